@@ -1,0 +1,34 @@
+"""Pooling by name, as configurations spell it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from torch import Tensor, nn
+
+from cache_schema import RowLayout
+
+from .generalized import GeneralizedPooling
+from .reduce import first, last, mean
+
+PoolingName = Literal["mean", "first", "last", "gpo"]
+
+
+class RowReduction(nn.Module):
+    """A pooling function as a module without parameters."""
+
+    def __init__(self, reduce: Callable[[Tensor, RowLayout], Tensor]) -> None:
+        super().__init__()
+        self.reduce = reduce
+
+    def forward(self, rows_NE: Tensor, layout: RowLayout) -> Tensor:
+        """Pool packed rows to (B, E), in float32 or wider."""
+        return self.reduce(rows_NE, layout)
+
+
+def build_pooling(name: PoolingName) -> nn.Module:
+    """A module that maps packed rows (N, E) and their layout to (B, E)."""
+    if name == "gpo":
+        return GeneralizedPooling()
+    return RowReduction({"mean": mean, "first": first, "last": last}[name])
