@@ -1,6 +1,9 @@
 """What a cache is: manifest, identity, shards, encodings, receipts, and reading it back."""
 
-from .batch import FeatureBatch, RowLayout, StreamBatch
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from .encodings import Encoding, encoding
 from .errors import (
     CacheError,
     CacheNotFoundError,
@@ -11,6 +14,15 @@ from .errors import (
     UserError,
 )
 from .fingerprint import Identity, differing_fields
+from .health import (
+    Garbage,
+    Problem,
+    describe_layers,
+    drop_bad_shards,
+    find_garbage,
+    remove_garbage,
+    verify,
+)
 from .manifest import (
     BackboneSpec,
     EncodingName,
@@ -21,28 +33,69 @@ from .manifest import (
     TargetSpec,
 )
 from .progress import Meter, Progress, SilentProgress
+from .receipts import LayerStatistics
+from .shard import Ragged, ShardContents, StreamContents
+from .storage import open_storage
+from .writer import CacheWriter, read_manifest
+
+if TYPE_CHECKING:
+    from .batch import FeatureBatch, RowLayout, StreamBatch
+    from .cache import FeatureCache, TargetColumn
 
 __all__ = [
     "BackboneSpec",
     "CacheError",
     "CacheNotFoundError",
+    "CacheWriter",
     "CorruptCacheError",
+    "Encoding",
     "EncodingName",
     "FeatureBatch",
+    "FeatureCache",
     "FingerprintMismatchError",
+    "Garbage",
     "Identity",
     "IncompleteCacheError",
     "LayerSpec",
+    "LayerStatistics",
     "Manifest",
     "Meter",
+    "Problem",
     "Progress",
+    "Ragged",
     "RowLayout",
+    "ShardContents",
     "SilentProgress",
     "SplitSpec",
     "StorageError",
     "StreamBatch",
+    "StreamContents",
     "StreamSpec",
+    "TargetColumn",
     "TargetSpec",
     "UserError",
+    "describe_layers",
     "differing_fields",
+    "drop_bad_shards",
+    "encoding",
+    "find_garbage",
+    "open_storage",
+    "read_manifest",
+    "remove_garbage",
+    "verify",
 ]
+
+# These need torch, which takes seconds to import; looking after a cache does not need it.
+_NEEDS_TORCH = {
+    "FeatureBatch": ".batch",
+    "RowLayout": ".batch",
+    "StreamBatch": ".batch",
+    "FeatureCache": ".cache",
+    "TargetColumn": ".cache",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _NEEDS_TORCH:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_NEEDS_TORCH[name], __name__), name)

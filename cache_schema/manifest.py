@@ -5,13 +5,13 @@ It is stored as the attributes of the cache's root group, under the key `unipt`.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from .fingerprint import Identity
 
-FORMAT_VERSION = 1
+FORMAT_VERSION: Final = 1
 
 EncodingName = Literal["float16", "bfloat16", "float32"]
 TargetKind = Literal["category", "categories", "integer", "number", "numbers"]

@@ -1,0 +1,369 @@
+"""Reading a cache: any samples in any order, as a `FeatureBatch`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+import torch
+from torch import Tensor
+
+from .batch import FeatureBatch, RowLayout, StreamBatch
+from .encodings import encoding
+from .errors import CacheError, CacheNotFoundError, CorruptCacheError, IncompleteCacheError
+from .manifest import Manifest, StreamSpec, TargetSpec
+from .receipts import Receipt, finished_shards, read_receipt
+from .shard import SAMPLE_CRCS, Ragged, chunk_key, read_array
+from .storage import Storage, open_storage
+from .writer import read_manifest
+
+_READ_THREADS = 4  # pread releases the interpreter lock; more gave nothing on 2 cores
+
+
+@dataclass(frozen=True)
+class TargetColumn:
+    """One target of every sample.
+
+    Attributes:
+        spec: What it is.
+        values: (samples,) for plain kinds, else the values of all samples one after the other.
+        offsets: (samples + 1,) for the ragged kinds `categories` and `numbers`, else None.
+    """
+
+    spec: TargetSpec
+    values: np.ndarray
+    offsets: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class _StreamIndex:
+    """Where every sample of a stream lies: bytes of its shard's chunk, and their CRC."""
+
+    row_starts: np.ndarray
+    lengths: np.ndarray
+    crcs: np.ndarray
+
+
+class FeatureCache:
+    """A cache opened for reading. Use `open`.
+
+    Samples are numbered 0 to `num_samples` - 1 over all splits. A sample's bytes are checked
+    against their CRC the first time this object reads them.
+    """
+
+    def __init__(self, storage: Storage, manifest: Manifest, receipts: dict[int, Receipt]) -> None:
+        self.storage = storage
+        self.manifest = manifest
+        self.receipts = receipts
+        self._encoding = encoding(manifest.encoding)
+        self._shard_starts = np.array(manifest.shard_starts)
+        self._checked = np.zeros((len(manifest.streams), manifest.num_samples), dtype=bool)
+        self._pool = ThreadPoolExecutor(_READ_THREADS, thread_name_prefix="unipt-read")
+
+    @classmethod
+    def open(cls, path: str | Path, *, allow_partial: bool = False) -> FeatureCache:
+        """Open a cache.
+
+        Args:
+            path: Local folder or URL.
+            allow_partial: Use the finished shards of a cache that is still being written.
+
+        Raises:
+            CacheNotFoundError: There is no cache at `path`.
+            IncompleteCacheError: Shards are missing, and `allow_partial` is not set.
+            CorruptCacheError: A receipt is damaged or belongs to another cache.
+        """
+        storage = open_storage(path)
+        manifest = read_manifest(storage)
+        if manifest is None:
+            raise CacheNotFoundError(path)
+        finished = [s for s in sorted(finished_shards(storage)) if s < manifest.num_shards]
+        if not finished or (len(finished) < manifest.num_shards and not allow_partial):
+            raise IncompleteCacheError(path, finished=len(finished), total=manifest.num_shards)
+        receipts = {shard: _checked_receipt(storage, manifest, shard) for shard in finished}
+        return cls(storage, manifest, receipts)
+
+    @property
+    def path(self) -> str:
+        """Where the cache lies, as it was opened."""
+        return self.storage.path
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of everything that determines the stored numbers."""
+        return self.manifest.identity.fingerprint
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of all splits, finished or not."""
+        return self.manifest.num_samples
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every shard is finished."""
+        return len(self.receipts) == self.manifest.num_shards
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def __getitem__(self, sample: int) -> FeatureBatch:
+        if not -len(self) <= sample < len(self):
+            raise IndexError(f"sample {sample}: the cache has {len(self)}")
+        return self.gather([sample % len(self)])
+
+    @cached_property
+    def finished_samples(self) -> np.ndarray:
+        """(samples,) bool: whether a sample's shard is finished."""
+        finished = np.zeros(self.num_samples, dtype=bool)
+        for shard in self.receipts:
+            samples = self.manifest.shard_samples(shard)
+            finished[samples.start : samples.stop] = True
+        return finished
+
+    def split(self, name: str) -> np.ndarray:
+        """Finished samples of a split, (n,) int64.
+
+        Raises:
+            CacheError: There is no such split, or none of its samples is finished.
+        """
+        try:
+            split = self.manifest.split(name)
+        except KeyError as error:
+            raise CacheError(f"{self.path}: {error.args[0]}.") from error
+        samples: np.ndarray = np.arange(split.start, split.stop)
+        samples = samples[self.finished_samples[samples]]
+        if samples.size == 0:
+            raise CacheError(f"{self.path}: split {name!r} has no finished sample yet.")
+        return samples
+
+    def lengths(self, stream: str) -> np.ndarray:
+        """(samples,) int64: tokens of each sample in a stream; 0 where unfinished."""
+        lengths: np.ndarray = self._index[stream].lengths
+        return lengths
+
+    def target(self, name: str) -> TargetColumn:
+        """One target of all samples; unfinished ones hold -1 or NaN.
+
+        Raises:
+            CacheError: There is no such target.
+        """
+        try:
+            spec = self.manifest.target(name)
+        except KeyError as error:
+            raise CacheError(
+                f"{self.path}: {error.args[0]}. Extract again with --target {name}."
+            ) from error
+        if spec.kind in ("categories", "numbers"):
+            parts = [self._ragged(shard, f"targets/{name}") for shard in self._all_shards()]
+            lengths = np.concatenate([part.lengths for part in parts])
+            joined = Ragged.from_lengths(np.concatenate([p.values for p in parts]), lengths)
+            return TargetColumn(spec, joined.values, joined.offsets)
+        columns = [self._column(shard, f"targets/{name}", spec) for shard in self._all_shards()]
+        return TargetColumn(spec, np.concatenate(columns))
+
+    def source_rows(self) -> np.ndarray:
+        """(samples,) int64: row in the source data of each sample; -1 where unfinished."""
+        return np.concatenate(
+            [self._column(shard, "samples/id", None) for shard in self._all_shards()]
+        )
+
+    def input(self, name: str, samples: Sequence[int] | np.ndarray) -> list[np.ndarray]:
+        """A stored model input (such as `token_ids`) of some samples."""
+        found: dict[int, Ragged] = {}
+        values = []
+        for sample in np.asarray(samples).tolist():
+            shard, local = self._locate(sample)
+            if shard not in found:
+                found[shard] = self._ragged(shard, f"inputs/{name}")
+            column = found[shard]
+            values.append(column.values[column.offsets[local] : column.offsets[local + 1]])
+        return values
+
+    def gather(
+        self,
+        samples: Sequence[int] | np.ndarray,
+        *,
+        layers: Sequence[int] | None = None,
+        pin_memory: bool = False,
+    ) -> FeatureBatch:
+        """Hidden states of any samples, in the order asked for.
+
+        Args:
+            samples: Sample numbers, repeats allowed, at least one.
+            layers: Positions in each stream's stored layers; None for all.
+            pin_memory: Put the values into page-locked memory, for copies to a GPU.
+
+        Returns:
+            CPU tensors in the stored floating dtype, without targets.
+
+        Raises:
+            IndexError: A sample is out of range or unfinished.
+            CorruptCacheError: The stored bytes of a sample are not what was written.
+        """
+        chosen = np.asarray(samples, dtype=np.int64)
+        if chosen.ndim != 1 or chosen.size == 0:
+            raise IndexError(f"gather: needed one or more sample numbers, found {samples!r}")
+        if chosen.min() < 0 or chosen.max() >= len(self):
+            raise IndexError(f"gather: samples must lie in 0..{len(self) - 1}")
+        if not self.finished_samples[chosen].all():
+            missing = chosen[~self.finished_samples[chosen]]
+            raise IndexError(f"gather: sample {missing[0]} is not finished yet")
+        streams = {
+            spec.name: self._gather_stream(position, spec, chosen, layers, pin_memory)
+            for position, spec in enumerate(self.manifest.streams)
+        }
+        return FeatureBatch(streams, torch.from_numpy(chosen.copy()))
+
+    def _gather_stream(
+        self,
+        position: int,
+        spec: StreamSpec,
+        chosen: np.ndarray,
+        layers: Sequence[int] | None,
+        pin_memory: bool,
+    ) -> StreamBatch:
+        layout = RowLayout.from_lengths(self._index[spec.name].lengths[chosen])
+        shape = (layout.num_rows, len(spec.layers), spec.width)
+        values = torch.empty(shape, dtype=self._encoding.dtype, pin_memory=pin_memory)
+        self._read_samples(position, spec, chosen, self._encoding.to_stored(values))
+        if layers is not None:
+            values = values[:, list(layers)]
+        return StreamBatch(values, layout, self._grid(spec, chosen))
+
+    def _read_samples(
+        self, position: int, spec: StreamSpec, chosen: np.ndarray, out: np.ndarray
+    ) -> None:
+        """Fill `out` with the rows of the chosen samples, several reads at a time."""
+        index = self._index[spec.name]
+        row_bytes = len(spec.layers) * spec.width * self._encoding.itemsize
+        ends = np.cumsum(index.lengths[chosen]) * row_bytes
+        target = out.data.cast("B")
+        shards = np.searchsorted(self._shard_starts, chosen, side="right") - 1
+        keys = {
+            shard: chunk_key(self.receipts[shard].attempt, f"{spec.name}/values", 3)
+            for shard in set(shards.tolist())
+        }
+        jobs = list(
+            zip(
+                chosen.tolist(),
+                shards.tolist(),
+                (index.row_starts[chosen] * row_bytes).tolist(),
+                (ends - index.lengths[chosen] * row_bytes).tolist(),
+                ends.tolist(),
+                strict=True,
+            )
+        )
+
+        def read(part: Iterable[tuple[int, int, int, int, int]]) -> None:
+            for sample, shard, offset, start, end in part:
+                view = target[start:end]
+                try:
+                    self.storage.read_into(keys[shard], offset, view)
+                except (EOFError, FileNotFoundError) as error:
+                    raise self._corrupt(spec.name, sample, shard, str(error)) from error
+                if not self._checked[position, sample]:
+                    array = np.frombuffer(view, np.uint8)
+                    if google_crc32c.value(array) != index.crcs[sample]:
+                        raise self._corrupt(spec.name, sample, shard, "its bytes changed")
+                    self._checked[position, sample] = True
+
+        if len(jobs) == 1:
+            read(jobs)
+            return
+        list(self._pool.map(read, [jobs[part::_READ_THREADS] for part in range(_READ_THREADS)]))
+
+    def _corrupt(self, stream: str, sample: int, shard: int, what: str) -> CorruptCacheError:
+        return CorruptCacheError(
+            f"{self.path}: sample {sample} of stream {stream!r} (shard {shard}): {what}. "
+            f"Run `unipt repair {self.path}`."
+        )
+
+    def _grid(self, spec: StreamSpec, chosen: np.ndarray) -> Tensor | None:
+        grids = self._grids.get(spec.name)
+        return None if grids is None else torch.from_numpy(grids[chosen])
+
+    @cached_property
+    def _grids(self) -> dict[str, np.ndarray]:
+        grids = {}
+        for spec in self.manifest.streams:
+            if spec.axes:
+                grid = np.zeros((self.num_samples, len(spec.axes)), np.int64)
+                for shard in self.receipts:
+                    samples = self.manifest.shard_samples(shard)
+                    grid[samples.start : samples.stop] = self._read(shard, f"{spec.name}/grid")
+                grids[spec.name] = grid
+        return grids
+
+    @cached_property
+    def _index(self) -> dict[str, _StreamIndex]:
+        index = {
+            spec.name: _StreamIndex(
+                *(np.zeros(self.num_samples, kind) for kind in (np.int64, np.int64, np.uint32))
+            )
+            for spec in self.manifest.streams
+        }
+        for shard in self.receipts:
+            samples = self.manifest.shard_samples(shard)
+            where = slice(samples.start, samples.stop)
+            crcs = self._read(shard, SAMPLE_CRCS)
+            for position, spec in enumerate(self.manifest.streams):
+                offsets = self._read(shard, f"{spec.name}/offsets")
+                index[spec.name].row_starts[where] = offsets[:-1]
+                index[spec.name].lengths[where] = np.diff(offsets)
+                index[spec.name].crcs[where] = crcs[:, position]
+        return index
+
+    def _all_shards(self) -> range:
+        return range(self.manifest.num_shards)
+
+    def _locate(self, sample: int) -> tuple[int, int]:
+        shard = int(np.searchsorted(self._shard_starts, sample, side="right")) - 1
+        return shard, sample - int(self._shard_starts[shard])
+
+    def _column(self, shard: int, name: str, spec: TargetSpec | None) -> np.ndarray:
+        if shard in self.receipts:
+            return self._read(shard, name)
+        count = len(self.manifest.shard_samples(shard))
+        if spec is not None and spec.kind == "number":
+            return np.full(count, np.nan)
+        return np.full(count, -1, np.int64)
+
+    def _ragged(self, shard: int, name: str) -> Ragged:
+        if shard in self.receipts:
+            return Ragged(self._read(shard, f"{name}/values"), self._read(shard, f"{name}/offsets"))
+        count = len(self.manifest.shard_samples(shard))
+        return Ragged(np.zeros(0, np.int64), np.zeros(count + 1, np.int64))
+
+    def _read(self, shard: int, name: str) -> np.ndarray:
+        receipt = self.receipts[shard]
+        try:
+            return read_array(self.storage, receipt.attempt, name, receipt.arrays[name])
+        except (ValueError, KeyError) as error:
+            raise CorruptCacheError(
+                f"{self.path}: shard {shard}: {error}. Run `unipt repair {self.path}`."
+            ) from error
+
+
+def _checked_receipt(storage: Storage, manifest: Manifest, shard: int) -> Receipt:
+    try:
+        receipt = read_receipt(storage, shard)
+    except ValueError as error:
+        raise CorruptCacheError(
+            f"{storage.path}: receipt of shard {shard} is damaged. Run `unipt repair "
+            f"{storage.path}`."
+        ) from error
+    if receipt is None:
+        raise CorruptCacheError(
+            f"{storage.path}: receipt of shard {shard} is empty. Run `unipt repair {storage.path}`."
+        )
+    if receipt.fingerprint != manifest.identity.fingerprint:
+        raise CorruptCacheError(
+            f"{storage.path}: shard {shard} was written for cache {receipt.fingerprint[:12]}, "
+            f"this is {manifest.identity.fingerprint[:12]}. Run `unipt repair {storage.path}`."
+        )
+    return receipt

@@ -1,0 +1,111 @@
+"""The commit point of a shard: `receipts/<shard>/zarr.json`, an empty group with these attributes.
+
+A shard is finished when its receipt exists, and never because a file does.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import cast
+
+import google_crc32c
+from pydantic import Field, JsonValue
+
+from .manifest import Document
+from .storage import Storage
+
+
+class ArrayRecord(Document):
+    """What was written for one array."""
+
+    shape: tuple[int, ...]
+    dtype: str = Field(description="numpy name of the stored dtype, little-endian")
+    crc32c: int = Field(description="of the array's bytes in C order")
+
+
+class LayerStatistics(Document):
+    """Statistics of one stream, one number per stored layer."""
+
+    absmax: tuple[float, ...]
+    mean_square: tuple[float, ...] = Field(description="mean of the squared values")
+
+
+class Receipt(Document):
+    """Proof that one shard was written whole, checked and made durable."""
+
+    shard: int
+    attempt: str = Field(description="folder below shards/ that won")
+    fingerprint: str
+    arrays: dict[str, ArrayRecord]
+    documents: dict[str, int] = Field(description="CRC32C of every zarr.json of the shard")
+    statistics: dict[str, LayerStatistics]
+    num_bytes: int
+    seconds: float
+    host: str
+    written: str = Field(description="UTC, ISO 8601")
+
+
+def group_document(document: Document | None = None) -> bytes:
+    """A Zarr v3 group's `zarr.json` that carries one of our documents and its CRC32C."""
+    attributes: dict[str, JsonValue] = {}
+    if document is not None:
+        body = document.model_dump(mode="json")
+        attributes = {"unipt": body, "unipt_crc32c": _crc(body)}
+    group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+    return json.dumps(group, indent=1).encode()
+
+
+def parse_group_document(data: bytes) -> dict[str, JsonValue] | None:
+    """Our document in a group's `zarr.json`; None if the group carries none.
+
+    Raises:
+        ValueError: The file is not a group's metadata, or its bytes changed.
+    """
+    group = json.loads(data)
+    if not isinstance(group, dict) or not isinstance(group.get("attributes"), dict):
+        raise ValueError("not the metadata of a Zarr group")
+    attributes = group["attributes"]
+    body = attributes.get("unipt")
+    if body is None:
+        return None
+    if attributes.get("unipt_crc32c") != _crc(body):
+        raise ValueError("its bytes changed since they were written (CRC32C differs)")
+    return cast("dict[str, JsonValue]", body)
+
+
+def is_intact(data: bytes) -> bool:
+    """Whether a group's `zarr.json` is byte for byte what `group_document` wrote."""
+    try:
+        parse_group_document(data)
+        return json.dumps(json.loads(data), indent=1).encode() == data
+    except ValueError:
+        return False
+
+
+def _crc(body: object) -> int:
+    return int(google_crc32c.value(json.dumps(body, sort_keys=True).encode()))
+
+
+def receipt_key(shard: int) -> str:
+    """Where the receipt of a shard lies."""
+    return f"receipts/{shard:06d}/zarr.json"
+
+
+def read_receipt(storage: Storage, shard: int) -> Receipt | None:
+    """The receipt of a shard; None while the shard is unfinished.
+
+    Raises:
+        ValueError: There is a receipt, but it is damaged.
+    """
+    data = storage.read(receipt_key(shard))
+    return None if data is None else Receipt.model_validate(parse_group_document(data))
+
+
+def finished_shards(storage: Storage) -> set[int]:
+    """Numbers of all shards that have a receipt, from one listing."""
+    return {int(name) for name in storage.names("receipts") if name.isdigit()}
+
+
+def commit(storage: Storage, receipt: Receipt) -> bool:
+    """Make a shard real; False if another writer was first, whose shard then counts."""
+    return storage.write_once(receipt_key(receipt.shard), group_document(receipt))

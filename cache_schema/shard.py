@@ -1,0 +1,186 @@
+"""One shard: a Zarr group written once by one process and never changed afterwards.
+
+Every array is one uncompressed chunk followed by its CRC32C, so that one sample is one byte range.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import pairwise
+from socket import gethostname
+
+import google_crc32c
+import numpy as np
+
+from .encodings import Encoding
+from .receipts import ArrayRecord, LayerStatistics, Receipt
+from .storage import Storage
+
+CRC_BYTES = 4
+SAMPLE_CRCS = "samples/crc32c"
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Values of several samples one after the other: sample i is `offsets[i]:offsets[i + 1]`."""
+
+    values: np.ndarray
+    offsets: np.ndarray
+
+    @classmethod
+    def from_lengths(cls, values: np.ndarray, lengths: np.ndarray) -> Ragged:
+        """Values whose samples have these lengths."""
+        return cls(values, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(samples,) int64."""
+        return np.diff(self.offsets)
+
+
+@dataclass(frozen=True)
+class StreamContents:
+    """One stream of a shard: (rows, layers, width) in the stored dtype, and its statistics."""
+
+    states: Ragged
+    statistics: LayerStatistics
+    grid: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class ShardContents:
+    """All that one shard holds. `inputs` and `targets` are plain (samples, ...) or ragged."""
+
+    ids: np.ndarray
+    streams: Mapping[str, StreamContents]
+    inputs: Mapping[str, Ragged | np.ndarray] = field(default_factory=dict)
+    targets: Mapping[str, Ragged | np.ndarray] = field(default_factory=dict)
+    views: np.ndarray | None = None
+
+
+def chunk_key(attempt: str, array: str, num_axes: int) -> str:
+    """Where the only chunk of an array lies."""
+    return f"shards/{attempt}/{array}/c/" + "/".join("0" * num_axes)
+
+
+def crc32c_of(data: np.ndarray | bytes) -> int:
+    """CRC32C of some bytes, or of a contiguous array's bytes."""
+    return int(google_crc32c.value(data))
+
+
+def write_arrays(
+    storage: Storage, shard: int, contents: ShardContents, stored: Encoding, fingerprint: str
+) -> Receipt:
+    """Write a shard under a fresh attempt name and make it durable; the caller commits it."""
+    started = time.monotonic()
+    attempt = f"{shard:06d}-{uuid.uuid4().hex[:12]}"
+    arrays = _arrays(contents)
+    documents = _metadata(arrays, stored)
+    for key, document in documents.items():
+        storage.write(f"shards/{attempt}/{key}", [document])
+    records = {}
+    for name, array in arrays.items():
+        records[name] = ArrayRecord(
+            shape=array.shape, dtype=array.dtype.name, crc32c=crc32c_of(array)
+        )
+        if array.size:
+            tail = struct.pack("<I", records[name].crc32c)
+            storage.write(chunk_key(attempt, name, array.ndim), [array.data.cast("B"), tail])
+    storage.make_durable(f"shards/{attempt}")
+    return Receipt(
+        shard=shard,
+        attempt=attempt,
+        fingerprint=fingerprint,
+        arrays=records,
+        documents={key: crc32c_of(document) for key, document in documents.items()},
+        statistics={name: stream.statistics for name, stream in contents.streams.items()},
+        num_bytes=sum(array.nbytes + CRC_BYTES for array in arrays.values()),
+        seconds=time.monotonic() - started,
+        host=gethostname(),
+        written=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def read_array(storage: Storage, attempt: str, name: str, record: ArrayRecord) -> np.ndarray:
+    """One whole array, its CRC checked.
+
+    Raises:
+        ValueError: The chunk is missing, has another size, or its bytes changed.
+    """
+    dtype = np.dtype(record.dtype)
+    num_bytes = int(np.prod(record.shape)) * dtype.itemsize
+    if num_bytes == 0:
+        return np.zeros(record.shape, dtype)
+    key = chunk_key(attempt, name, len(record.shape))
+    data = storage.read(key)
+    if data is None:
+        raise ValueError(f"{key}: missing")
+    if len(data) != num_bytes + CRC_BYTES:
+        raise ValueError(f"{key}: {len(data)} bytes, needed {num_bytes + CRC_BYTES}")
+    array = np.frombuffer(data, dtype, count=num_bytes // dtype.itemsize).reshape(record.shape)
+    if crc32c_of(array) != record.crc32c or data[num_bytes:] != struct.pack("<I", record.crc32c):
+        raise ValueError(f"{key}: bytes changed since they were written (CRC32C differs)")
+    return array
+
+
+def sample_crcs(streams: Mapping[str, StreamContents]) -> np.ndarray:
+    """(samples, streams) uint32: CRC32C of each sample's bytes in each stream."""
+    columns = []
+    for stream in streams.values():
+        values, offsets = stream.states.values, stream.states.offsets.tolist()
+        columns.append([crc32c_of(values[a:b]) for a, b in pairwise(offsets)])
+    return np.array(columns, dtype=np.uint32).T.copy()
+
+
+def _arrays(contents: ShardContents) -> dict[str, np.ndarray]:
+    arrays: dict[str, np.ndarray] = {}
+    for name, stream in contents.streams.items():
+        arrays[f"{name}/values"] = stream.states.values
+        arrays[f"{name}/offsets"] = stream.states.offsets
+        if stream.grid is not None:
+            arrays[f"{name}/grid"] = stream.grid.astype(np.int32)
+    for section, columns in (("inputs", contents.inputs), ("targets", contents.targets)):
+        for name, column in columns.items():
+            if isinstance(column, Ragged):
+                arrays[f"{section}/{name}/values"] = column.values
+                arrays[f"{section}/{name}/offsets"] = column.offsets
+            else:
+                arrays[f"{section}/{name}"] = column
+    views = contents.views
+    arrays["samples/id"] = contents.ids.astype(np.int64)
+    arrays["samples/view"] = (
+        np.zeros(len(contents.ids), np.int32) if views is None else views.astype(np.int32)
+    )
+    arrays[SAMPLE_CRCS] = sample_crcs(contents.streams)
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+
+def _metadata(arrays: Mapping[str, np.ndarray], stored: Encoding) -> dict[str, bytes]:
+    """Every `zarr.json` of a shard's group, as Zarr itself writes them."""
+    import zarr
+    from zarr.codecs import Crc32cCodec
+    from zarr.core.buffer import Buffer
+
+    documents: dict[str, Buffer] = {}
+    root = zarr.open_group(zarr.storage.MemoryStore(documents), mode="w-")
+    for folder in sorted({name.rpartition("/")[0] for name in arrays}):
+        root.require_group(folder)
+    for name, array in arrays.items():
+        is_states = stored.stored_dtype == array.dtype and name.endswith("/values")
+        is_float = np.issubdtype(array.dtype, np.floating)
+        root.create_array(
+            name,
+            shape=array.shape,
+            dtype=array.dtype,
+            chunks=tuple(max(1, size) for size in array.shape),
+            filters=None,
+            compressors=[Crc32cCodec()],
+            fill_value=stored.fill if is_states else (float("nan") if is_float else 0),
+            attributes={"dtype": stored.name} if is_states else {},
+        )
+    return {key: document.to_bytes() for key, document in documents.items()}

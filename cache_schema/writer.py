@@ -1,0 +1,93 @@
+"""Filling a cache: the manifest is claimed first, shards are committed one by one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .encodings import encoding
+from .errors import CacheError, FingerprintMismatchError
+from .manifest import FORMAT_VERSION, Manifest
+from .receipts import commit, finished_shards, group_document, parse_group_document
+from .shard import ShardContents, write_arrays
+from .storage import Storage, open_storage
+
+MANIFEST_KEY = "zarr.json"
+
+
+class CacheWriter:
+    """Writes shards of one cache; any number of writers may share it."""
+
+    def __init__(self, storage: Storage, manifest: Manifest) -> None:
+        self.storage = storage
+        self.manifest = manifest
+        self._encoding = encoding(manifest.encoding)
+
+    @classmethod
+    def create(cls, path: str | Path, manifest: Manifest) -> CacheWriter:
+        """Claim `path` for this manifest, or join the cache of the same identity there.
+
+        Raises:
+            FingerprintMismatchError: A cache of something else lies there; names what differs.
+            StorageError: The place cannot be written.
+        """
+        storage = open_storage(path)
+        for group in ("shards", "receipts"):
+            if storage.size(f"{group}/zarr.json") is None:
+                storage.write_once(f"{group}/zarr.json", group_document())
+        root = group_document(manifest)
+        if storage.write_once(MANIFEST_KEY, root):
+            return cls(storage, manifest)
+        present = read_manifest(storage)
+        if present is None:
+            raise CacheError(f"{path}: a zarr.json of something else lies here. Use another path.")
+        if present.identity != manifest.identity:
+            raise FingerprintMismatchError(path, manifest.identity.differences(present.identity))
+        if present.shard_starts != manifest.shard_starts:
+            raise CacheError(
+                f"{path}: cut into {present.num_shards} shards, this run would make "
+                f"{manifest.num_shards}. Use the shard size it was made with, or another path."
+            )
+        return cls(storage, present)
+
+    def missing_shards(self) -> list[int]:
+        """Shards without a receipt, in order."""
+        finished = finished_shards(self.storage)
+        return [shard for shard in range(self.manifest.num_shards) if shard not in finished]
+
+    def write_shard(self, shard: int, contents: ShardContents) -> bool:
+        """Write and commit one shard; False if another writer committed it first."""
+        fingerprint = self.manifest.identity.fingerprint
+        receipt = write_arrays(self.storage, shard, contents, self._encoding, fingerprint)
+        # The commit point: whatever a crash leaves before this line is garbage for `unipt gc`.
+        if commit(self.storage, receipt):
+            return True
+        self.storage.delete(f"shards/{receipt.attempt}")
+        return False
+
+
+def read_manifest(storage: Storage) -> Manifest | None:
+    """The manifest of the cache in a storage; None if there is no cache.
+
+    Raises:
+        CacheError: The manifest is damaged or of a format that this version cannot read.
+    """
+    data = storage.read(MANIFEST_KEY)
+    if data is None:
+        return None
+    try:
+        document = parse_group_document(data)
+        if document is None:
+            return None
+        version = document.get("format_version")
+        if version != FORMAT_VERSION:
+            raise CacheError(
+                f"{storage.path}: cache format {version!r}, this unipt reads {FORMAT_VERSION}. "
+                "Use the unipt that wrote it, or extract again."
+            )
+        return Manifest.model_validate(document)
+    except CacheError:
+        raise
+    except ValueError as error:
+        raise CacheError(
+            f"{storage.path}/{MANIFEST_KEY}: damaged manifest ({error}). Extract again."
+        ) from error
