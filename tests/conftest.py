@@ -10,17 +10,18 @@ os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-WORDS = (
+VOCABULARY = (
     "the a an and of to is was not very film book plot actor scene story good bad great awful "
     "dull bright slow fast sad happy boring moving funny long short old new best worst loved "
     "hated it this that i we they"
-).split()
+)
+WORDS = VOCABULARY.split()
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Outcome:
     err: str
 
 
-@pytest.fixture()
+@pytest.fixture
 def unipt_command(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     """Run `unipt ARGUMENTS` in this process, through the same door as the console script."""
     from cli.app import main
@@ -99,8 +100,8 @@ def reviews_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture()
-def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+@pytest.fixture
+def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder is an empty one."""
     monkeypatch.chdir(tmp_path)
-    yield tmp_path
+    return tmp_path
