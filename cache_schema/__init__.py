@@ -33,8 +33,9 @@ from .manifest import (
     TargetSpec,
 )
 from .progress import Meter, Progress, SilentProgress
+from .ragged import Ragged
 from .receipts import LayerStatistics
-from .shard import Ragged, ShardContents, StreamContents
+from .shard import ShardContents, StreamContents
 from .storage import open_storage
 from .writer import CacheWriter, read_manifest
 

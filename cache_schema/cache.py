@@ -17,8 +17,9 @@ from .batch import FeatureBatch, RowLayout, StreamBatch
 from .encodings import encoding
 from .errors import CacheError, CacheNotFoundError, CorruptCacheError, IncompleteCacheError
 from .manifest import Manifest, StreamSpec, TargetSpec
+from .ragged import Ragged
 from .receipts import Receipt, finished_shards, read_receipt
-from .shard import SAMPLE_CRCS, Ragged, chunk_key, read_array
+from .shard import SAMPLE_CRCS, chunk_key, read_array
 from .storage import Storage, open_storage
 from .writer import read_manifest
 
@@ -87,6 +88,9 @@ class FeatureCache:
             raise IncompleteCacheError(path, finished=len(finished), total=manifest.num_shards)
         receipts = {shard: _checked_receipt(storage, manifest, shard) for shard in finished}
         return cls(storage, manifest, receipts)
+
+    def __reduce__(self) -> tuple[type[FeatureCache], tuple[object, ...]]:
+        return FeatureCache, (self.storage, self.manifest, self.receipts)
 
     @property
     def path(self) -> str:
@@ -181,7 +185,7 @@ class FeatureCache:
             if shard not in found:
                 found[shard] = self._ragged(shard, f"inputs/{name}")
             column = found[shard]
-            values.append(column.values[column.offsets[local] : column.offsets[local + 1]])
+            values.append(column[local])
         return values
 
     def gather(

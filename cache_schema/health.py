@@ -15,6 +15,7 @@ from .receipts import (
     ArrayRecord,
     Receipt,
     finished_shards,
+    group_document,
     is_intact,
     read_receipt,
     receipt_key,
@@ -59,10 +60,13 @@ def verify(
     """
     storage = open_storage(path)
     manifest = _manifest(storage)
+    groups = {key: storage.read(key) for key in ("shards/zarr.json", "receipts/zarr.json")}
+    sound = {key: data == group_document() for key, data in groups.items()}
+    sound[MANIFEST_KEY] = is_intact(storage.read(MANIFEST_KEY) or b"")
     problems = [
-        Problem(None, key, "bytes changed since they were written")
-        for key in (MANIFEST_KEY, "shards/zarr.json", "receipts/zarr.json")
-        if not is_intact(storage.read(key) or b"")
+        Problem(None, key, "missing, or bytes changed since they were written")
+        for key, is_sound in sound.items()
+        if not is_sound
     ]
     finished = finished_shards(storage)
     reports = progress or SilentProgress()
@@ -77,8 +81,15 @@ def verify(
 
 
 def drop_bad_shards(path: str | Path, problems: list[Problem]) -> list[int]:
-    """Remove every finished shard that has a problem, so that `unipt extract` writes it again."""
+    """Remove every finished shard that has a problem, so that `unipt extract` writes it again.
+
+    Returns:
+        Shards that need writing, whether they were bad or never finished.
+    """
     storage = open_storage(path)
+    for problem in problems:
+        if problem.key in ("shards/zarr.json", "receipts/zarr.json"):
+            storage.write(problem.key, [group_document()])
     dropped = sorted({p.shard for p in problems if p.shard is not None})
     for shard in dropped:
         if shard not in finished_shards(storage):

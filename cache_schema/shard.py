@@ -18,29 +18,12 @@ import google_crc32c
 import numpy as np
 
 from .encodings import Encoding
+from .ragged import Ragged
 from .receipts import ArrayRecord, LayerStatistics, Receipt
 from .storage import Storage
 
 CRC_BYTES = 4
 SAMPLE_CRCS = "samples/crc32c"
-
-
-@dataclass(frozen=True)
-class Ragged:
-    """Values of several samples one after the other: sample i is `offsets[i]:offsets[i + 1]`."""
-
-    values: np.ndarray
-    offsets: np.ndarray
-
-    @classmethod
-    def from_lengths(cls, values: np.ndarray, lengths: np.ndarray) -> Ragged:
-        """Values whose samples have these lengths."""
-        return cls(values, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """(samples,) int64."""
-        return np.diff(self.offsets)
 
 
 @dataclass(frozen=True)
