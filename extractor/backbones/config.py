@@ -1,0 +1,51 @@
+"""What a user may choose about a backbone."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cache_schema import BackboneSpec
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+class BackboneConfig(BaseModel):
+    """The frozen network to run, and how."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(
+        min_length=1, description="alias (bert-base), hub id (owner/name) or local folder"
+    )
+    revision: str | None = Field(
+        default=None, description="branch, tag or commit on the hub; null for its main branch"
+    )
+    layers: Literal["all"] | tuple[int, ...] = Field(
+        default="all",
+        description="layers to store, 0 is the embedding output; the last layer is always included",
+    )
+    max_length: int | None = Field(
+        default=None, ge=1, description="tokens a sample is cut to; null for the model's maximum"
+    )
+    precision: Precision = Field(
+        default="auto",
+        description="of the forward pass; auto is bfloat16 on a GPU that has it, else float32",
+    )
+    trust_remote_code: bool = Field(
+        default=False, description="run Python code that comes with the model's files"
+    )
+
+    @classmethod
+    def from_spec(cls, spec: BackboneSpec) -> BackboneConfig:
+        """The settings that load the backbone of a manifest again, with nothing left to choose."""
+        options: dict[str, Any] = dict(spec.options)
+        return cls(
+            name=options["load_name"],
+            revision=spec.revision,
+            layers=tuple(options["layers"]),
+            max_length=options["max_length"],
+            precision=options["precision"],
+            trust_remote_code=options["trust_remote_code"],
+        )

@@ -1,0 +1,88 @@
+"""Text to token ids, without padding, from any number of threads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .base import Prepared, Ragged
+from .errors import BackboneError, UnsupportedBackboneError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Tokenizers without a limit of their own report a huge number instead of none.
+_NO_LIMIT = 10**9
+
+
+class TextTokenizer:
+    """The tokenizer of a text encoder, cutting at one length.
+
+    It keeps its own copy of the Rust tokenizer and never changes it afterwards: the shared one
+    has its truncation set by every call, which breaks under threads.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, *, max_length: int, uses_segments: bool
+    ) -> None:
+        from tokenizers import Tokenizer
+
+        if not tokenizer.is_fast:
+            raise UnsupportedBackboneError(
+                f"{tokenizer.name_or_path}: {type(tokenizer).__name__} is written in Python, "
+                "needed one with a tokenizer.json. Convert it with transformers first."
+            )
+        self.max_length = max_length
+        self._uses_segments = uses_segments
+        self._backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        self._backend.no_padding()
+        self._backend.enable_truncation(
+            max_length, strategy="longest_first", direction=tokenizer.truncation_side
+        )
+
+    def prepare(self, samples: Sequence[Mapping[str, object]]) -> Prepared:
+        """Tokenise samples with a `text` and, in all of them or none, a `text_pair`.
+
+        Raises:
+            BackboneError: A sample has no text, or some have a pair and others do not.
+        """
+        encodings = self._backend.encode_batch_fast(_texts(samples))
+        token_ids = Ragged.from_rows([e.ids for e in encodings], np.int32)
+        inputs = {"token_ids": token_ids}
+        if self._uses_segments:
+            inputs["segment_ids"] = Ragged.from_rows([e.type_ids for e in encodings], np.int8)
+        truncated = np.array([bool(e.overflowing) for e in encodings], dtype=bool)
+        return Prepared(inputs, token_ids.lengths, truncated)
+
+
+def model_maximum(tokenizer: PreTrainedTokenizerBase, num_positions: int | None) -> int:
+    """Tokens a model takes at most: the smaller of its tokenizer's and its positions' limit."""
+    limits = [n for n in (tokenizer.model_max_length, num_positions) if n and n < _NO_LIMIT]
+    if not limits:
+        raise UnsupportedBackboneError(
+            f"{tokenizer.name_or_path}: neither tokenizer nor config says how many tokens the "
+            "model takes. Say it with --max-length."
+        )
+    return int(min(limits))
+
+
+def _texts(samples: Sequence[Mapping[str, object]]) -> list[str | tuple[str, str]]:
+    has_pair = bool(samples) and "text_pair" in samples[0]
+    texts: list[str | tuple[str, str]] = []
+    for position, sample in enumerate(samples):
+        text, pair = sample.get("text"), sample.get("text_pair")
+        if not isinstance(text, str) or (has_pair and not isinstance(pair, str)):
+            raise BackboneError(
+                f"sample {position}: text is {text!r}"
+                + (f" and its pair {pair!r}" if has_pair else "")
+                + ", needed strings."
+            )
+        if pair is not None and not has_pair:
+            raise BackboneError(
+                f"sample {position}: has a text pair, sample 0 has none. "
+                "Give all samples a pair or none."
+            )
+        texts.append((text, pair) if isinstance(pair, str) else text)
+    return texts
