@@ -13,49 +13,7 @@ import numpy as np
 import torch
 from pydantic import JsonValue
 
-from cache_schema import BackboneSpec, FeatureBatch, StreamSpec
-
-
-@dataclass(frozen=True, eq=False)
-class Ragged:
-    """Rows of different lengths, one after the other.
-
-    Attributes:
-        values: All entries.
-        offsets: (B + 1,) int64; row i is `values[offsets[i]:offsets[i + 1]]`.
-    """
-
-    values: np.ndarray
-    offsets: np.ndarray
-
-    @classmethod
-    def from_rows(cls, rows: Sequence[Sequence[int]], dtype: type[np.generic]) -> Ragged:
-        """Join these rows."""
-        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
-        np.cumsum([len(row) for row in rows], out=offsets[1:])
-        values = np.empty(int(offsets[-1]), dtype=dtype)
-        for start, row in zip(offsets, rows, strict=False):
-            values[start : start + len(row)] = row
-        return cls(values, offsets)
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __getitem__(self, row: int) -> np.ndarray:
-        return self.values[self.offsets[row] : self.offsets[row + 1]]
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """(B,) int64."""
-        return np.diff(self.offsets)
-
-    def take(self, rows: Sequence[int] | np.ndarray) -> Ragged:
-        """These rows, in this order."""
-        lengths = self.lengths[rows]
-        offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
-        np.cumsum(lengths, out=offsets[1:])
-        shift = np.repeat(self.offsets[rows] - offsets[:-1], lengths)
-        return Ragged(self.values[np.arange(int(offsets[-1])) + shift], offsets)
+from cache_schema import BackboneSpec, FeatureBatch, Ragged, StreamSpec
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .base import Prepared, Ragged
+from cache_schema import Ragged
+
+from .base import Prepared
 from .errors import BackboneError, UnsupportedBackboneError
 
 if TYPE_CHECKING:

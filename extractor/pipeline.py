@@ -1,0 +1,251 @@
+"""From samples to finished shards: reading, compute and writing overlap in bounded queues.
+
+N packed rows of a batch, L layers, D width.
+
+    read + tokenise (a thread) --1 shard--> forward (this thread) --1 shard--> write (a thread)
+
+At most three shards are in memory, however large the data is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cache_schema import (
+    Encoding,
+    FeatureBatch,
+    LayerStatistics,
+    Ragged,
+    ShardContents,
+    StreamContents,
+    StreamSpec,
+    UserError,
+)
+
+from .backbones.base import Backbone, Prepared
+
+
+class HiddenStateError(UserError):
+    """A hidden state cannot be stored as asked: not finite, or too large for the encoding."""
+
+
+@dataclass(frozen=True)
+class ShardInputs:
+    """The samples of one shard, ready for the backbone."""
+
+    shard: int
+    ids: np.ndarray
+    prepared: Prepared
+    targets: Mapping[str, Ragged | np.ndarray]
+
+
+class ReadShard(Protocol):
+    """Reads and tokenises one shard; called from another thread."""
+
+    def __call__(self, shard: int) -> ShardInputs: ...
+
+
+@dataclass
+class _Accumulator:
+    """One stream of a shard while it fills: (rows, L, D) on the backbone's device."""
+
+    spec: StreamSpec
+    offsets: np.ndarray
+    states: Tensor
+    absmax_L: Tensor
+    square_sum_L: Tensor
+
+
+@dataclass(frozen=True)
+class _FilledShard:
+    """A shard whose forward passes were all started; `is_filled` says when a GPU is through."""
+
+    inputs: ShardInputs
+    streams: Mapping[str, _Accumulator]
+    stored_inputs: Sequence[str]
+    is_filled: torch.Event | None
+
+
+def extract_shards(
+    backbone: Backbone,
+    shards: Sequence[int],
+    *,
+    read: ReadShard,
+    write: Callable[[int, ShardContents], object],
+    stored: Encoding,
+    batch_size: int,
+    on_batch: Callable[[int], None],
+) -> None:
+    """Run the backbone over these shards and hand each to `write`, in order.
+
+    Args:
+        backbone: The frozen network.
+        shards: Which shards to make.
+        read: Gives the inputs of a shard, in a thread of its own.
+        write: Takes a finished shard, in a thread of its own.
+        stored: How hidden states are stored.
+        batch_size: Samples per forward pass, halved when the device runs out of memory.
+        on_batch: Called with the number of samples after each batch.
+
+    Raises:
+        HiddenStateError: A hidden state cannot be stored.
+        Exception: Whatever `read` or `write` raises; shards written before stay.
+    """
+    with ThreadPoolExecutor(1, "unipt-read") as reader, ThreadPoolExecutor(1, "unipt-write") as out:
+        coming: Future[ShardInputs] | None = None
+        writing: Future[object] | None = None
+        for position, shard in enumerate(shards):
+            inputs = (coming or reader.submit(read, shard)).result()
+            more = position + 1 < len(shards)
+            coming = reader.submit(read, shards[position + 1]) if more else None
+            filled, batch_size = _run_shard(backbone, inputs, stored, batch_size, on_batch)
+            if writing is not None:
+                writing.result()
+            writing = out.submit(_finish_and_write, filled, stored, write)
+        if writing is not None:
+            writing.result()
+
+
+def _run_shard(
+    backbone: Backbone,
+    inputs: ShardInputs,
+    stored: Encoding,
+    batch_size: int,
+    on_batch: Callable[[int], None],
+) -> tuple[_FilledShard, int]:
+    """All hidden states of one shard, still on the device, and the batch size that fitted it."""
+    prepared = inputs.prepared
+    order = np.argsort(-prepared.lengths, kind="stable")
+    filling: dict[str, _Accumulator] = {}
+    done = 0
+    while done < len(order):
+        chosen = order[done : done + batch_size]
+        try:
+            batch = backbone.run(prepared, chosen)
+        except torch.OutOfMemoryError:
+            if batch_size == 1:
+                raise
+            # The longest samples come first, so this happens early and seldom twice.
+            batch_size = max(1, batch_size // 2)
+            torch.cuda.empty_cache()
+            continue
+        if not filling:
+            filling = _accumulators(backbone, prepared, stored)
+        for name, accumulator in filling.items():
+            _add(accumulator, batch, name, chosen)
+        done += len(chosen)
+        on_batch(len(chosen))
+    filled = torch.Event("cuda") if backbone.device.type == "cuda" else None
+    if filled is not None:
+        filled.record()
+    return _FilledShard(inputs, filling, backbone.stored_inputs, filled), batch_size
+
+
+def _accumulators(
+    backbone: Backbone, prepared: Prepared, stored: Encoding
+) -> dict[str, _Accumulator]:
+    accumulators = {}
+    for spec in backbone.streams:
+        offsets = np.concatenate([[0], np.cumsum(prepared.lengths)]).astype(np.int64)
+        shape = (int(offsets[-1]), len(spec.layers), spec.width)
+        accumulators[spec.name] = _Accumulator(
+            spec,
+            offsets,
+            torch.empty(shape, dtype=stored.dtype, device=backbone.device),
+            torch.zeros(len(spec.layers), device=backbone.device),
+            torch.zeros(len(spec.layers), dtype=torch.float64, device=backbone.device),
+        )
+    return accumulators
+
+
+def _add(accumulator: _Accumulator, batch: FeatureBatch, name: str, chosen: np.ndarray) -> None:
+    """Put a batch where its samples belong in the shard; nothing here waits for a GPU."""
+    values_NLD = batch.streams[name].values
+    rows = 0
+    for sample in chosen.tolist():
+        start, stop = accumulator.offsets[sample], accumulator.offsets[sample + 1]
+        count = int(stop - start)
+        accumulator.states[start:stop].copy_(values_NLD[rows : rows + count])
+        rows += count
+    # Over the rows first: contiguous, several times faster than reducing rows and width at once.
+    largest_LD = torch.maximum(values_NLD.amax(0), -values_NLD.amin(0))
+    accumulator.absmax_L = torch.maximum(accumulator.absmax_L, largest_LD.amax(1).float())
+    squares_L = torch.linalg.vector_norm(values_NLD, dim=(0, 2), dtype=torch.float32).square()
+    accumulator.square_sum_L += squares_L
+
+
+def _finish_and_write(
+    shard: _FilledShard, stored: Encoding, write: Callable[[int, ShardContents], object]
+) -> object:
+    return write(shard.inputs.shard, _finish(shard, stored))
+
+
+def _finish(shard: _FilledShard, stored: Encoding) -> ShardContents:
+    """Bring a shard to the host and check it; on a GPU beside the next shard's forward passes."""
+    if shard.is_filled is None:
+        streams = {n: _check(a, shard.inputs, stored) for n, a in shard.streams.items()}
+    else:
+        # The default stream is busy with the next shard: wait for this one's event only.
+        side = torch.Stream("cuda")
+        side.wait_event(shard.is_filled)
+        with side:
+            streams = {
+                n: _check(_to_host(a, side), shard.inputs, stored) for n, a in shard.streams.items()
+            }
+    prepared = shard.inputs.prepared
+    inputs = {name: prepared.inputs[name] for name in shard.stored_inputs}
+    return ShardContents(shard.inputs.ids, streams, inputs, shard.inputs.targets)
+
+
+def _to_host(accumulator: _Accumulator, side: torch.Stream) -> _Accumulator:
+    tensors = (accumulator.states, accumulator.absmax_L, accumulator.square_sum_L)
+    copies = []
+    for tensor in tensors:
+        host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        copies.append(host.copy_(tensor, non_blocking=True))
+    side.synchronize()
+    return _Accumulator(accumulator.spec, accumulator.offsets, *copies)
+
+
+def _check(accumulator: _Accumulator, inputs: ShardInputs, stored: Encoding) -> StreamContents:
+    absmax = tuple(accumulator.absmax_L.tolist())
+    # NaN compares false, so this also catches it.
+    if not all(largest <= stored.largest for largest in absmax):
+        raise _explain(accumulator, inputs, stored, absmax)
+    count = accumulator.states.shape[0] * accumulator.spec.width
+    statistics = LayerStatistics(
+        absmax=absmax, mean_square=tuple((accumulator.square_sum_L / count).tolist())
+    )
+    values = stored.to_stored(accumulator.states)
+    return StreamContents(Ragged(values, accumulator.offsets), statistics)
+
+
+def _explain(
+    accumulator: _Accumulator, inputs: ShardInputs, stored: Encoding, absmax: Iterable[float]
+) -> HiddenStateError:
+    """Which layer and which sample could not be stored, and what to do about it."""
+    layer = next(i for i, largest in enumerate(absmax) if not largest <= stored.largest)
+    bad_N = ~accumulator.states[:, layer].float().isfinite().all(-1).numpy()
+    row = int(np.flatnonzero(bad_N)[0])
+    sample = int(np.searchsorted(accumulator.offsets, row, side="right")) - 1
+    largest = list(absmax)[layer]
+    where = (
+        f"layer {accumulator.spec.layers[layer].index} "
+        f"({accumulator.spec.layers[layer].module}) of the sample in row {inputs.ids[sample]}"
+    )
+    if np.isfinite(largest):
+        return HiddenStateError(
+            f"{where}: a hidden state of {largest:.6g} is too large for {stored.name} (at most "
+            f"{stored.largest:.6g}). Run again with --encoding bfloat16."
+        )
+    return HiddenStateError(
+        f"{where}: the backbone gave a hidden state that is not finite. "
+        "Run again with --precision float32 --encoding bfloat16."
+    )
