@@ -1,0 +1,95 @@
+"""What every side network takes and gives.
+
+B samples, N packed rows (one per token, no padding), E output width, G guided layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from cache_schema import FeatureBatch, RowLayout, StreamSpec, UserError
+
+RowMasks = Mapping[str, Tensor]
+"""Stream name to (N,) bool: True for rows that others may read and that means count."""
+
+
+class IncompatibleNetworkError(UserError):
+    """A network cannot be built for these streams, or with this combination of options."""
+
+
+class NetworkOptions(BaseModel):
+    """Settings of a network: frozen, unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True, eq=False)
+class SideFeatures:
+    """What a side network makes of a batch.
+
+    Attributes:
+        rows: (N, E) packed.
+        layout: Which row belongs to which sample.
+        levels: Earlier (N, E) outputs, lowest first, for auxiliary losses; empty for most.
+        confidence: (B, G) weights of the guided layers, one row per sample (per frame where a
+            sample has frames); None where the network has none.
+        grid: (B, k) int64 shape of the positions, where they have one.
+    """
+
+    rows: Tensor
+    layout: RowLayout
+    levels: tuple[Tensor, ...] = ()
+    confidence: Tensor | None = None
+    grid: Tensor | None = None
+
+
+class SideNetwork(nn.Module):
+    """The trained network beside a frozen backbone.
+
+    Attributes:
+        out_width: E, numbers per output row.
+    """
+
+    out_width: int
+
+    def forward(self, batch: FeatureBatch, masks: RowMasks | None = None) -> SideFeatures:
+        """Read the hidden states of a batch.
+
+        Args:
+            batch: Hidden states in any floating dtype; they never receive a gradient.
+            masks: Only for batches made from padded tensors, whose padded positions are rows
+                like any other. A row that is masked out still gets an output, but no row reads
+                it and no mean counts it. Packed batches need none.
+        """
+        raise NotImplementedError
+
+
+def pick_streams(
+    network: str, wanted: Sequence[str], streams: Sequence[StreamSpec]
+) -> tuple[StreamSpec, ...]:
+    """The streams of these names in this order; all of them, as stored, for no names.
+
+    Raises:
+        IncompatibleNetworkError: A name is not there, or is given twice.
+    """
+    named = {stream.name: stream for stream in streams}
+    missing = [name for name in wanted if name not in named]
+    if missing or len(set(wanted)) != len(wanted) or not named:
+        raise IncompatibleNetworkError(
+            f"network {network}: streams are {list(wanted)!r}, needed different names out of "
+            f"{list(named)!r}. Set network.streams to names that the cache has."
+        )
+    return tuple(named[name] for name in wanted) or tuple(streams)
+
+
+def compute_dtype(parameter: Tensor) -> torch.dtype:
+    """The dtype that matrix products run in: autocast's where it is on, else the parameter's."""
+    device = parameter.device.type
+    if torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return parameter.dtype

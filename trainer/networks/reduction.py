@@ -1,0 +1,82 @@
+"""Hidden states to the reduced width: one linear map and one normalisation for each layer.
+
+N packed rows, L stored layers, G of them read here, D backbone width, R reduced width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .base import compute_dtype
+
+NormName = Literal["layer", "batch", "none"]
+LAYER_NORM_EPS = 1e-5
+"""torch's default, which the authors use in all side networks (golden/README.md, 3.1 to 3.15)."""
+
+
+class LayeredNorm(nn.Module):
+    """One kind of normalisation for G layers, each with a scale and a shift of its own."""
+
+    def __init__(self, kind: NormName, num_layers: int, width: int) -> None:
+        super().__init__()
+        self.kind = kind
+        if kind == "batch":
+            self.batch = nn.BatchNorm1d(num_layers * width)
+        elif kind == "layer":
+            self.weight = nn.Parameter(torch.ones(num_layers, width))
+            self.bias = nn.Parameter(torch.zeros(num_layers, width))
+
+    def forward(self, rows_NGR: Tensor) -> Tensor:
+        """(N, G, R) normalised: over R for `layer`, over N for `batch`."""
+        if self.kind == "layer":
+            normed = F.layer_norm(rows_NGR, rows_NGR.shape[-1:], eps=LAYER_NORM_EPS)
+            return torch.addcmul(self.bias.to(normed), normed, self.weight.to(normed))
+        if self.kind == "batch":
+            rows: Tensor = self.batch(rows_NGR.flatten(1))
+            return rows.view_as(rows_NGR)
+        return rows_NGR
+
+
+class LayerReduction(nn.Module):
+    """Some layers of one stream, each reduced by its own linear map and norm."""
+
+    def __init__(
+        self,
+        width: int,
+        reduced: int,
+        positions: Sequence[int],
+        *,
+        norm: NormName,
+        bias: bool,
+        activate: bool,
+    ) -> None:
+        super().__init__()
+        self.positions = tuple(positions)
+        self.activate = activate
+        num_layers = len(self.positions)
+        self.weight = nn.Parameter(torch.empty(num_layers, reduced, width))
+        self.bias = nn.Parameter(torch.empty(num_layers, reduced)) if bias else None
+        self.norm = LayeredNorm(norm, num_layers, reduced)
+        # As torch initialises nn.Linear: uniform within 1 / sqrt(inputs).
+        for parameter in (self.weight, self.bias):
+            if parameter is not None:
+                nn.init.uniform_(parameter, -1 / math.sqrt(width), 1 / math.sqrt(width))
+
+    def forward(self, values_NLD: Tensor) -> Tensor:
+        """(N, L, D) hidden states in any floating dtype as (N, G, R)."""
+        if self.positions != tuple(range(values_NLD.shape[1])):
+            values_NLD = values_NLD[:, list(self.positions)]
+        values_NLD = values_NLD.to(compute_dtype(self.weight))
+        if self.activate:
+            values_NLD = values_NLD.relu()
+        rows_GNR = torch.bmm(values_NLD.transpose(0, 1), self.weight.transpose(1, 2))
+        if self.bias is not None:
+            rows_GNR = rows_GNR + self.bias[:, None].to(rows_GNR)
+        rows_NGR: Tensor = self.norm(rows_GNR.transpose(0, 1))
+        return rows_NGR
