@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from golden_kinds import GoldenFile, Kind, find_kinds
@@ -32,11 +33,11 @@ def describe(path: Path, verdict: Verdict) -> str:
     return f"{line}  {'; '.join(verdict.problems)}".rstrip()
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Check the folder given on the command line; 0 if every file passes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="folder with .npz golden files")
-    folder: Path = parser.parse_args().folder
+    folder: Path = parser.parse_args(arguments).folder
     paths = sorted(folder.glob("*.npz"))
     if not paths:
         print(f"{folder}: no .npz files, needed one or more golden files.", file=sys.stderr)

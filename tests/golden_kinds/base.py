@@ -107,7 +107,7 @@ class Replay:
 
     Attributes:
         outputs: By the file's output names, in the file's shapes; differentiable where the
-            file has cotangents.
+            file has cotangents. Names that the file does not have are passed over.
         parameters: Leaves of the graph by the file's parameter names.
         inputs: Leaves of the graph by the file's input names.
         skipped: Outputs of the file (glob patterns) that have no counterpart here, each with the

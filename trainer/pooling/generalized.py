@@ -40,15 +40,15 @@ class GeneralizedPooling(nn.Module):
         self.linear = nn.Linear(hidden_width, 1, bias=False)
 
     def forward(self, rows_NE: Tensor, layout: RowLayout) -> Tensor:
-        """Pool packed rows to (B, E), in float32 or wider."""
-        values_BTE = layout.pad(rows_NE.to(torch.promote_types(rows_NE.dtype, torch.float32)))
+        """Pool packed rows to (B, E), in float32 or wider, under autocast too."""
+        dtype = torch.promote_types(rows_NE.dtype, torch.float32)
         padding_BT1 = ~layout.mask()[:, :, None]
-        sorted_BTE = values_BTE.masked_fill(padding_BT1, -math.inf).sort(1, descending=True).values
-        return torch.einsum(
-            "bt,bte->be",
-            self.rank_weights(layout).to(sorted_BTE.dtype),
-            sorted_BTE.masked_fill(padding_BT1, 0.0),
-        )
+        values_BTE = layout.pad(rows_NE.to(dtype)).masked_fill(padding_BT1, -math.inf)
+        sorted_BTE = values_BTE.sort(1, descending=True).values.masked_fill(padding_BT1, 0.0)
+        # The scores are divided by 0.1 before a softmax: bfloat16 would cost two digits there.
+        with torch.autocast(rows_NE.device.type, enabled=False):
+            weights_B1T = self.rank_weights(layout).to(dtype)[:, None]
+            return torch.bmm(weights_B1T, sorted_BTE).squeeze(1)
 
     def rank_weights(self, layout: RowLayout) -> Tensor:
         """The weight of each rank, largest value first: (B, T), 0 past a sample's length."""
@@ -65,10 +65,10 @@ class GeneralizedPooling(nn.Module):
             self.gru(packed)[0], batch_first=True, total_length=layout.max_length
         )
         forwards, backwards = states_UTH.chunk(2, dim=-1)
-        scores_UT = self.linear((forwards + backwards) / 2).squeeze(-1)
+        scores_UT: Tensor = self.linear((forwards + backwards) / 2).squeeze(-1)
         is_real_UT = torch.arange(layout.max_length, device=weight.device) < lengths_U[:, None]
         weights_UT = (scores_UT / TEMPERATURE).masked_fill(~is_real_UT, -math.inf).softmax(1)
-        return weights_UT[index_B]
+        return weights_UT.index_select(0, index_B)
 
 
 def sinusoidal_table(length: int, width: int) -> Tensor:

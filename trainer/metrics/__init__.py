@@ -1,0 +1,39 @@
+"""Metrics of the paper's systems: functions of tensors, and the same over many batches."""
+
+from .answers import SoftAccuracy, scores_of_choices, soft_accuracy
+from .grounding import GroundingPrecision, Overlap, hits, order_by_score, predicted_boxes
+from .ranks import Ranks, Ties, best_of_groups, rank_embeddings, rank_scores
+from .recall import (
+    Median,
+    RecallSummary,
+    TwoWayRecall,
+    mean_of_folds,
+    recall_of_folds,
+    summarize_places,
+    two_way_recall,
+)
+from .retrieval import RetrievalRecall
+
+__all__ = [
+    "GroundingPrecision",
+    "Median",
+    "Overlap",
+    "Ranks",
+    "RecallSummary",
+    "RetrievalRecall",
+    "SoftAccuracy",
+    "Ties",
+    "TwoWayRecall",
+    "best_of_groups",
+    "hits",
+    "mean_of_folds",
+    "order_by_score",
+    "predicted_boxes",
+    "rank_embeddings",
+    "rank_scores",
+    "recall_of_folds",
+    "scores_of_choices",
+    "soft_accuracy",
+    "summarize_places",
+    "two_way_recall",
+]

@@ -1,0 +1,100 @@
+"""How often a referring expression finds its box.
+
+B images, Q predicted boxes of an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from ..boxes import cxcywh_to_xyxy, generalized_iou
+from ..heads import GroundingOutput
+
+Overlap = Callable[[Tensor, Tensor], Tensor]
+"""`trainer.boxes.generalized_iou` as the authors measure, or plain `trainer.boxes.iou`."""
+
+
+def predicted_boxes(output: GroundingOutput, sizes_B2: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores (B, Q) and corner boxes (B, Q, 4) in pixels.
+
+    Args:
+        output: Predictions; a score is 1 minus the probability of "no object".
+        sizes_B2: Height and width of each image, in pixels.
+    """
+    scores_BQ = 1 - output.logits.softmax(dim=-1)[..., -1]
+    scale_B14 = sizes_B2.flip(1).repeat(1, 2)[:, None]
+    return scores_BQ, cxcywh_to_xyxy(output.boxes) * scale_B14
+
+
+def order_by_score(scores_BQ: Tensor, boxes_BQ4: Tensor) -> Tensor:
+    """Boxes with the highest score first; of equal scores, the one with larger numbers."""
+    boxes = boxes_BQ4.cpu().numpy()
+    keys = (*(boxes[..., axis] for axis in (3, 2, 1, 0)), scores_BQ.cpu().numpy())
+    order_BQ = torch.from_numpy(np.lexsort(keys, axis=-1)[:, ::-1].copy()).to(boxes_BQ4.device)
+    return boxes_BQ4.gather(1, order_BQ[..., None].expand_as(boxes_BQ4))
+
+
+def hits(
+    scores_BQ: Tensor,
+    boxes_BQ4: Tensor,
+    truth_B4: Tensor,
+    *,
+    counts: Sequence[int] = (1, 5, 10),
+    threshold: float = 0.5,
+    overlap: Overlap = generalized_iou,
+) -> Tensor:
+    """Whether one of the first k boxes fits: (B, len(counts)) bool.
+
+    Args:
+        scores_BQ: Of the predicted boxes.
+        boxes_BQ4: Predicted corner boxes.
+        truth_B4: The corner box of each expression.
+        counts: The values of k.
+        threshold: Smallest overlap that fits.
+        overlap: GIoU is at most IoU, so the authors' choice is slightly stricter.
+    """
+    fits_BQ = overlap(order_by_score(scores_BQ, boxes_BQ4), truth_B4[:, None]) >= threshold
+    return torch.stack([fits_BQ[:, :k].any(dim=1) for k in counts], dim=1)
+
+
+class GroundingPrecision(Metric):
+    """Precision at k over many batches, in [0, 1]: (len(counts),) float64."""
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+    num_hits: Tensor
+    count: Tensor
+
+    def __init__(
+        self,
+        counts: Sequence[int] = (1, 5, 10),
+        threshold: float = 0.5,
+        overlap: Overlap = generalized_iou,
+    ) -> None:
+        super().__init__()
+        self.counts, self.threshold, self.overlap = tuple(counts), threshold, overlap
+        start = torch.zeros(len(self.counts), dtype=torch.float64)
+        self.add_state("num_hits", start, dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, scores_BQ: Tensor, boxes_BQ4: Tensor, truth_B4: Tensor) -> None:
+        """Add the expressions of one batch."""
+        self.num_hits += hits(
+            scores_BQ,
+            boxes_BQ4,
+            truth_B4,
+            counts=self.counts,
+            threshold=self.threshold,
+            overlap=self.overlap,
+        ).sum(dim=0)
+        self.count += len(scores_BQ)
+
+    def compute(self) -> Tensor:
+        """Share of expressions found, for each k; 0 without any expression."""
+        return self.num_hits / self.count.clamp(min=1)

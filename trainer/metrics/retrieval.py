@@ -1,0 +1,85 @@
+"""Two-way retrieval over many batches, as a metric.
+
+I items (images or videos), S texts, E features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from .ranks import Ties
+from .recall import Median, mean_of_folds, recall_of_folds
+
+
+class RetrievalRecall(Metric):
+    """Collects embeddings and gives recalls, median and mean ranks, and Rsum.
+
+    An item that comes with several of its texts, in one batch or in many, counts once: the first
+    embedding of an item number is used.
+
+    Args:
+        num_folds: Evaluate this many equal parts of the items on their own and average; 1 for all
+            at once.
+        ties: How equal scores count, see `Ranks.places`.
+        median: See `summarize_places`.
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+    items: list[Tensor]
+    texts: list[Tensor]
+    item_ids: list[Tensor]
+    text_item_ids: list[Tensor]
+
+    def __init__(self, num_folds: int = 1, ties: Ties = "strict", median: Median = "floor") -> None:
+        super().__init__()
+        self.num_folds, self.ties, self.median = num_folds, ties, median
+        for state in ("items", "texts", "item_ids", "text_item_ids"):
+            self.add_state(state, [], dist_reduce_fx="cat")
+
+    def update(
+        self, items_IE: Tensor, texts_SE: Tensor, item_ids_I: Tensor, text_item_ids_S: Tensor
+    ) -> None:
+        """Add embeddings with the item number of each."""
+        self.items.append(items_IE)
+        self.texts.append(texts_SE)
+        self.item_ids.append(item_ids_I)
+        self.text_item_ids.append(text_item_ids_S)
+
+    def compute(self) -> dict[str, Tensor]:
+        """`item_to_text_r1` ... `text_to_item_mean_rank` and `rsum`, each a float64 scalar.
+
+        Raises:
+            ValueError: A text belongs to no item, an item has no text, or the items do not divide
+                into folds.
+        """
+        ids_I, rows_I = _first_of_each(dim_zero_cat(self.item_ids))
+        text_ids_S = dim_zero_cat(self.text_item_ids)
+        item_of_text = torch.searchsorted(ids_I, text_ids_S).clamp(max=len(ids_I) - 1)
+        item_of_text = item_of_text.where(ids_I[item_of_text] == text_ids_S, -1)
+        folds = recall_of_folds(
+            dim_zero_cat(self.items)[rows_I],
+            dim_zero_cat(self.texts),
+            item_of_text,
+            num_folds=self.num_folds,
+            ties=self.ties,
+            median=self.median,
+        )
+        recall = mean_of_folds(folds)
+        numbers = {f"{way}_{k}": v for way, part in asdict(recall).items() for k, v in part.items()}
+        numbers["rsum"] = recall.rsum
+        return {name: torch.tensor(number, dtype=torch.float64) for name, number in numbers.items()}
+
+
+def _first_of_each(ids: Tensor) -> tuple[Tensor, Tensor]:
+    """The different numbers, ascending, and the row at which each comes first."""
+    values, group = torch.unique(ids, return_inverse=True)
+    rows = torch.arange(len(ids), device=ids.device)
+    latest = torch.full_like(values, len(ids))
+    return values, latest.scatter_reduce(0, group, rows, "amin")

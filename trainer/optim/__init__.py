@@ -1,0 +1,8 @@
+"""Optimizers, learning rate schedules and weight averages of the paper's recipes."""
+
+from . import schedules
+from .bert_adam import BertAdam
+from .ema import WeightAverage
+from .groups import DecayRule, parameter_groups
+
+__all__ = ["BertAdam", "DecayRule", "WeightAverage", "parameter_groups", "schedules"]

@@ -1,0 +1,72 @@
+"""Sorts parameters into optimizer groups by learning rate and weight decay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from torch import nn
+
+DecayRule = Literal["weights", "all-but-biases", "all"]
+
+
+def parameter_groups(
+    module: nn.Module,
+    *,
+    lr: float,
+    weight_decay: float,
+    decay: DecayRule = "weights",
+    lr_factors: Mapping[str, float] | None = None,
+) -> list[dict[str, Any]]:
+    """Groups for a torch optimizer; parameters that need no gradient are left out.
+
+    Args:
+        module: Whose parameters to sort.
+        lr: Learning rate.
+        weight_decay: Of the groups that decay; the others get 0.
+        decay: `weights`: no decay on biases, on anything inside a norm, and on other parameters
+            with fewer than two axes. `all-but-biases`: norm weights decay too; what the name
+            filters of the authors' CLIP4Clip and CLIP-ViL recipes amount to. `all`: their
+            VSE-infinity and MDETR recipes.
+        lr_factors: Start of a parameter name to what its learning rate is multiplied by; the
+            longest start that fits counts. MDETR's heads train at 0.1.
+
+    Raises:
+        ValueError: A name in `lr_factors` is the start of no trainable parameter.
+    """
+    factors = dict(lr_factors or {})
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    unused = set(factors)
+    in_norms = _parameters_of_norms(module)
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        start = max((s for s in factors if name.startswith(s)), key=len, default=None)
+        unused.discard(start or "")
+        decays = decay == "all" or "bias" not in name.rsplit(".", 1)[-1]
+        if decay == "weights" and (parameter.ndim < 2 or name in in_norms):
+            decays = False
+        key = (factors[start] if start else 1.0, decays)
+        groups.setdefault(key, []).append(parameter)
+    if unused:
+        raise ValueError(
+            f"lr_factors: {sorted(unused)} fit no trainable parameter, needed the start of a "
+            "parameter's name. Print `named_parameters()` to see them."
+        )
+    return [
+        {"params": params, "lr": lr * factor, "weight_decay": weight_decay if decays else 0.0}
+        for (factor, decays), params in groups.items()
+    ]
+
+
+def _parameters_of_norms(module: nn.Module) -> set[str]:
+    """Names of all parameters inside a module that normalises, by the name of its class.
+
+    The number of axes does not tell: side networks stack the norms of several layers.
+    """
+    return {
+        f"{prefix}.{name}" if prefix else name
+        for prefix, part in module.named_modules()
+        if "Norm" in type(part).__name__
+        for name, _ in part.named_parameters()
+    }
