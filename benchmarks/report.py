@@ -1,0 +1,55 @@
+"""What every benchmark prints: a table for people, or one JSON object per figure."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured number; `target` is what it has to reach, empty for plain information."""
+
+    name: str
+    value: float
+    unit: str
+    target: str = ""
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """The options that every benchmark has."""
+    made = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--json", action="store_true", help="one JSON object per figure")
+    made.add_argument("--repeats", type=int, default=5, help="medians over so many (5)")
+    return made
+
+
+def show(figures: Sequence[Figure], *, as_json: bool) -> None:
+    """Print figures."""
+    if as_json:
+        for figure in figures:
+            print(json.dumps(asdict(figure)))
+        return
+    width = max(len(figure.name) for figure in figures)
+    for figure in figures:
+        target = f"   target {figure.target}" if figure.target else ""
+        print(f"{figure.name:<{width}}  {figure.value:>12,.3f} {figure.unit}{target}")
+
+
+def interleaved(contestants: dict[str, Callable[[], float]], repeats: int) -> dict[str, float]:
+    """Median of each contestant's own measure, all run in turn so that drift hits all alike.
+
+    Each is run once before anything counts.
+    """
+    results: dict[str, list[float]] = {name: [] for name in contestants}
+    for run in range(repeats + 1):
+        for name, measure in contestants.items():
+            value = measure()
+            if run:
+                results[name].append(value)
+    return {name: statistics.median(values) for name, values in results.items()}
