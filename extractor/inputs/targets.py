@@ -1,0 +1,224 @@
+"""Target columns as arrays: what kind each is, decided over all splits together."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cache_schema import TargetSpec
+
+from .errors import DataError
+
+_INTEGER = re.compile(r"[+-]?(0|[1-9]\d{0,17})")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_MISSING_NUMBERS = frozenset({"", "nan", "na", "n/a", "null", "none"})
+# Whole numbers with gaps are codes of classes when they are few, quantities when they are many.
+_MAX_GAPPED_CLASSES = 100
+
+
+@dataclass(frozen=True, eq=False)
+class TargetData:
+    """One target column of every split.
+
+    Attributes:
+        spec: Name, kind and classes, as a manifest has them.
+        values: Split to (rows,) int64 or float64; for ragged kinds all entries, joined.
+        offsets: For ragged kinds, split to (rows + 1,) int64; else None.
+        notes: What was decided that the user might not expect.
+    """
+
+    spec: TargetSpec
+    values: Mapping[str, np.ndarray]
+    offsets: Mapping[str, np.ndarray] | None = None
+    notes: tuple[str, ...] = ()
+
+    def digest(self) -> str:
+        """sha256 of kind, classes and every value."""
+        hasher = hashlib.sha256(self.spec.model_dump_json().encode())
+        for split, values in self.values.items():
+            hasher.update(f"{split} {len(values)}".encode())
+            hasher.update(values.tobytes())
+            if self.offsets is not None:
+                hasher.update(self.offsets[split].tobytes())
+        return hasher.hexdigest()
+
+
+def read_target(
+    name: str,
+    columns: Mapping[str, pa.ChunkedArray],
+    class_names: Sequence[str] | None,
+    *,
+    untyped: bool,
+) -> TargetData:
+    """Turn one column into numbers.
+
+    Args:
+        name: The column.
+        columns: Split to its rows.
+        class_names: Names behind integer codes, where the data set has them.
+        untyped: The cells come from csv or tsv: strings that may stand for numbers.
+
+    Raises:
+        DataError: The column holds something that is no kind of target.
+    """
+    kinds = {_kind(column.type) for column in columns.values()} - {"nothing"}
+    if len(kinds) > 1 and kinds != {"integer", "number"}:
+        found = {split: str(column.type) for split, column in columns.items()}
+        raise DataError(
+            f"--target: column {name!r} is {found!r}, needed one type. Convert one of them."
+        )
+    kind = "number" if len(kinds) > 1 else (kinds or {"number"}).pop()
+    if kind == "other":
+        types = sorted({str(column.type) for column in columns.values()})
+        raise DataError(
+            f"--target: column {name!r} holds {types!r}, needed strings, numbers or lists of them. "
+            "Choose another column or convert it."
+        )
+    if kind in ("strings", "numbers"):
+        return _read_lists(name, columns, class_names, of_strings=kind == "strings")
+    if kind == "string":
+        return _read_strings(name, columns, untyped=untyped)
+    if class_names is not None:
+        return _category(name, columns, [*class_names])
+    if kind == "integer":
+        return _read_integers(name, columns)
+    values = {s: c.cast(pa.float64()).to_numpy() for s, c in columns.items()}
+    return TargetData(
+        TargetSpec(name=name, kind="number"), {s: _nans(v) for s, v in values.items()}
+    )
+
+
+def _kind(kind: pa.DataType) -> str:
+    if pa.types.is_dictionary(kind):
+        return _kind(kind.value_type)
+    if pa.types.is_null(kind):
+        return "nothing"
+    if _is_string(kind) or pa.types.is_boolean(kind):
+        return "string"
+    if pa.types.is_integer(kind):
+        return "integer"
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return "number"
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return {"string": "strings", "integer": "numbers", "number": "numbers"}.get(
+            _kind(kind.value_type), "other"
+        )
+    return "other"
+
+
+def _is_string(kind: pa.DataType) -> bool:
+    return kind in (pa.string(), pa.large_string(), pa.string_view())
+
+
+def _read_strings(
+    name: str, columns: Mapping[str, pa.ChunkedArray], *, untyped: bool
+) -> TargetData:
+    encoded = {s: _encode(c.cast(pa.large_string())) for s, c in columns.items()}
+    words = {word for _, dictionary in encoded.values() for word in dictionary}
+    if not untyped:
+        return _named_category(name, encoded, words - {""}, missing=frozenset({""}))
+    filled = {word for word in words if word.strip().lower() not in _MISSING_NUMBERS}
+    has_gaps = len(filled) < len(words) or any((c < 0).any() for c, _ in encoded.values())
+    if filled and all(_INTEGER.fullmatch(word.strip()) for word in filled):
+        if not has_gaps:
+            numbers = {s: np.array([int(w) for w in d])[c] for s, (c, d) in encoded.items()}
+            return TargetData(TargetSpec(name=name, kind="integer"), numbers)
+        if len(filled) <= _MAX_GAPPED_CLASSES:
+            return _gapped(_named_category(name, encoded, filled, missing=words - filled))
+    if filled and all(_NUMBER.fullmatch(word.strip()) for word in filled):
+        decoded = {
+            s: np.array([float(w) if w in filled else math.nan for w in [*d, ""]])[c]
+            for s, (c, d) in encoded.items()
+        }
+        return TargetData(TargetSpec(name=name, kind="number"), decoded)
+    return _named_category(name, encoded, words - {""}, missing=frozenset({""}))
+
+
+def _encode(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
+    """Codes (-1 where null) and the words they stand for."""
+    merged = pc.dictionary_encode(column).combine_chunks()
+    if isinstance(merged, pa.ChunkedArray):
+        merged = merged.chunk(0)
+    codes = merged.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    return codes, merged.dictionary.to_pylist()
+
+
+def _named_category(
+    name: str,
+    encoded: Mapping[str, tuple[np.ndarray, list[str]]],
+    words: set[str],
+    *,
+    missing: set[str] | frozenset[str],
+) -> TargetData:
+    numeric = all(_INTEGER.fullmatch(word.strip()) for word in words)
+    classes = sorted(words, key=int if numeric else None)
+    code_of = {word: code for code, word in enumerate(classes)} | dict.fromkeys(missing, -1)
+    # Position -1 of the table is where a null (code -1) looks itself up.
+    values = {s: np.array([*(code_of[w] for w in d), -1])[c] for s, (c, d) in encoded.items()}
+    spec = TargetSpec(name=name, kind="category", classes=tuple(classes))
+    return TargetData(spec, values)
+
+
+def _read_integers(name: str, columns: Mapping[str, pa.ChunkedArray]) -> TargetData:
+    if not any(column.null_count for column in columns.values()):
+        numbers = {s: c.cast(pa.int64()).to_numpy() for s, c in columns.items()}
+        return TargetData(TargetSpec(name=name, kind="integer"), numbers)
+    encoded = {s: _encode(c.cast(pa.int64()).cast(pa.large_string())) for s, c in columns.items()}
+    words = {word for _, dictionary in encoded.values() for word in dictionary}
+    if len(words) <= _MAX_GAPPED_CLASSES:
+        return _gapped(_named_category(name, encoded, words, missing=frozenset()))
+    values = {s: _nans(c.cast(pa.float64()).to_numpy()) for s, c in columns.items()}
+    return TargetData(TargetSpec(name=name, kind="number"), values)
+
+
+def _gapped(target: TargetData) -> TargetData:
+    num_missing = sum(int((values < 0).sum()) for values in target.values.values())
+    note = (
+        f"target {target.spec.name!r}: {num_missing} rows have none; the "
+        f"{len(target.spec.classes or ())} whole numbers of the others are taken as classes"
+    )
+    return TargetData(target.spec, target.values, notes=(note,))
+
+
+def _category(
+    name: str, columns: Mapping[str, pa.ChunkedArray], classes: Sequence[str]
+) -> TargetData:
+    values = {s: c.fill_null(-1).cast(pa.int64()).to_numpy() for s, c in columns.items()}
+    return TargetData(TargetSpec(name=name, kind="category", classes=tuple(classes)), values)
+
+
+def _read_lists(
+    name: str,
+    columns: Mapping[str, pa.ChunkedArray],
+    class_names: Sequence[str] | None,
+    *,
+    of_strings: bool,
+) -> TargetData:
+    flat = {s: pc.list_flatten(c) for s, c in columns.items()}
+    offsets = {}
+    for split, column in columns.items():
+        lengths = pc.list_value_length(column).fill_null(0).to_numpy()
+        offsets[split] = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    if of_strings:
+        encoded = {s: _encode(c.cast(pa.large_string())) for s, c in flat.items()}
+        words = {word for _, dictionary in encoded.values() for word in dictionary}
+        joined = _named_category(name, encoded, words, missing=frozenset())
+    elif class_names is not None:
+        joined = _category(name, flat, class_names)
+    else:
+        numbers = {s: _nans(c.cast(pa.float64()).to_numpy()) for s, c in flat.items()}
+        return TargetData(TargetSpec(name=name, kind="numbers"), numbers, offsets)
+    spec = joined.spec.model_copy(update={"kind": "categories"})
+    return TargetData(spec, joined.values, offsets)
+
+
+def _nans(values: np.ndarray) -> np.ndarray:
+    """One bit pattern for every NaN, so that equal columns have equal digests."""
+    return np.where(np.isnan(values), np.nan, values)

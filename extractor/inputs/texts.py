@@ -1,0 +1,64 @@
+"""Check and fingerprint a column of texts without making Python strings of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from .errors import BadRowError
+
+
+class TextHash:
+    """A running sha256 over texts, the same however the rows are cut into chunks."""
+
+    def __init__(self) -> None:
+        self._texts = hashlib.sha256()
+        self._lengths = hashlib.sha256()
+
+    def update(self, texts: pa.LargeStringArray) -> None:
+        """Add texts; none of them is null."""
+        _, starts, content = texts.buffers()
+        offsets = np.frombuffer(starts, dtype="<i8")[texts.offset :][: len(texts) + 1]
+        self._lengths.update(np.diff(offsets).tobytes())
+        if content is not None and len(texts):
+            self._texts.update(memoryview(content)[int(offsets[0]) : int(offsets[-1])])
+
+    def hexdigest(self) -> str:
+        """64 hex digits."""
+        return hashlib.sha256(self._texts.digest() + self._lengths.digest()).hexdigest()
+
+
+def joined(column: pa.ChunkedArray) -> pa.Array:
+    """One array of all chunks."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def as_texts(column: pa.Array, name: str) -> pa.LargeStringArray:
+    """The column as strings, null where a value is not a string.
+
+    Raises:
+        BadRowError: No value of the column can be a string.
+    """
+    kind = column.type
+    if isinstance(kind, pa.BaseExtensionType) and kind.extension_name == "arrow.json":
+        # A jsonl column of mixed types: every value is a JSON document of its own.
+        documents = [None if d is None else json.loads(d) for d in column.storage.to_pylist()]
+        return pa.array([d if isinstance(d, str) else None for d in documents], pa.large_string())
+    if pa.types.is_dictionary(kind):
+        return as_texts(column.dictionary_decode(), name)
+    if kind in (pa.string(), pa.large_string(), pa.string_view(), pa.null()):
+        return column.cast(pa.large_string())
+    raise BadRowError(
+        f"--data: row 0 of column {name!r} holds {column[0].as_py()!r} ({kind}), needed text. "
+        "Choose another --text-column, or convert it to strings."
+    )
+
+
+def is_blank(texts: pa.LargeStringArray) -> np.ndarray:
+    """(rows,) bool: True where a text is missing, empty or only white space."""
+    nothing_left = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0)
+    return np.asarray(pc.fill_null(nothing_left, True).to_numpy(zero_copy_only=False))
