@@ -16,8 +16,11 @@ from torch.func import functional_call
 
 from cache_schema import FeatureBatch, LayerSpec, RowLayout, StreamBatch, StreamSpec
 from trainer.networks import SideFeatures, SideNetwork, UniPTConfig, build_network
+from trainer.networks.blocks import ParallelBlock
+from trainer.networks.encoder_decoder import MemoryReading
 from trainer.networks.interaction import ParallelInteraction
-from trainer.networks.released import translate
+from trainer.networks.maps import RegionReading
+from trainer.networks.released import released_names, translate
 
 from .base import GoldenFile, Kind, Replay
 
@@ -68,41 +71,194 @@ def run(
     streams: dict[str, StreamBatch],
     masks: Mapping[str, Tensor] | None,
 ) -> SideFeatures:
-    """The network with the file's parameters, so that gradients arrive under their names."""
+    """The network with these parameters under our names in place of its own."""
     num_samples = next(iter(streams.values())).layout.num_samples
     batch = FeatureBatch(streams, torch.arange(num_samples))
-    features: SideFeatures = functional_call(
-        network, translate(network, parameters), (batch, masks)
-    )
+    features: SideFeatures = functional_call(network, dict(parameters), (batch, masks))
     return features
 
 
+def outputs_of(golden: GoldenFile, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of the outputs that the file stores."""
+    return {name: value for name, value in outputs.items() if name in golden.outputs}
+
+
 def vse_transformer(golden: GoldenFile) -> Replay:
+    """VSE-infinity text: a key mask from the lengths."""
     layers_BTD = golden.hidden_states()
     specs, streams = token_streams(layers_BTD)
     config = UniPTConfig(
         width=golden.meta["embed_size"], reduction=golden.meta["downsample_D_factor"]
     )
-    network = build_network(config, specs)
-    calls = record(network, ParallelInteraction)
     lengths = golden.tensor("lengths")
-    num_tokens = layers_BTD[0].shape[1]
-    mask_BT = torch.arange(num_tokens) < lengths[:, None]
+    mask_BT = torch.arange(layers_BTD[0].shape[1]) < lengths[:, None]
+    outputs, parameters = replay_tokens(golden, build_network(config, specs), streams, mask_BT)
+    return Replay(
+        outputs_of(golden, outputs | {"features": outputs["rows"], "lengths": lengths}), parameters
+    )
+
+
+def clipvil_side(golden: GoldenFile) -> Replay:
+    """CLIP-ViL: a stored key mask with padding in the middle."""
+    layers_BTD = golden.hidden_states()
+    specs, streams = token_streams(layers_BTD)
+    config = UniPTConfig(preset="clip-vil", reduction=golden.meta["reduction_factor"])
+    mask_BT = golden.tensor("token_mask").bool()
+    outputs, parameters = replay_tokens(golden, build_network(config, specs), streams, mask_BT)
+    return Replay(outputs_of(golden, outputs | {"joint_feats": outputs["rows"]}), parameters)
+
+
+def replay_tokens(
+    golden: GoldenFile, network: SideNetwork, streams: dict[str, StreamBatch], mask_BT: Tensor
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Outputs of a network over tokens, as `rows` and by the names of intermediate values."""
+    calls = record(network, ParallelInteraction)
     parameters = golden.parameters()
-
-    features = run(network, parameters, streams, dict.fromkeys(streams, mask_BT.flatten()))
-
+    ours = translate(network, parameters)
+    features = run(network, ours, streams, dict.fromkeys(streams, mask_BT.flatten()))
     (_, keys_BTGR, *_), mixed = calls[0]
-    paths_BGTS = mixed.weights.permute(0, 3, 1, 2) + torch.eye(num_tokens)
+    paths_BGTS = mixed.weights.permute(0, 3, 1, 2) + torch.eye(mask_BT.shape[1])
     outputs = {
-        "features": features.rows.unflatten(0, mask_BT.shape),
-        "lengths": lengths,
+        "rows": features.rows.unflatten(0, mask_BT.shape),
         "gate_logits": mixed.logits,
         "confidence": mixed.confidence,
         "attention_weights": paths_BGTS,
         "merged_per_layer": paths_BGTS @ keys_BTGR.transpose(1, 2),
     }
-    return Replay({k: v for k, v in outputs.items() if k in golden.outputs}, parameters)
+    return outputs, parameters
 
 
-KINDS: dict[str, Kind] = {"vse_transformer": vse_transformer}
+def clip4clip_adapter(golden: GoldenFile) -> Replay:
+    """CLIP4Clip: the projected embedding reads all layers; text has a mask, images have none."""
+    layers_BTD = golden.hidden_states()
+    specs, streams = token_streams(layers_BTD)
+    raw_B1E = golden.tensor("raw_anchor_features")
+    specs.append(stream_spec("embedding", raw_B1E.shape[2], 1))
+    streams["embedding"] = padded_stream([raw_B1E])
+    is_text = golden.meta["modality"] == "text"
+    config = UniPTConfig(
+        preset="clip4clip",
+        reduction=golden.meta["downsample_D_factor"],
+        shortcut="last" if is_text else "first",
+    )
+    network = build_network(config, specs)
+    calls = record(network, ParallelInteraction)
+    masks = {}
+    if is_text:
+        masks = dict.fromkeys(streams, (golden.tensor("input_ids") != 0).flatten())
+    parameters = golden.parameters()
+
+    features = run(network, translate(network, parameters), streams, masks)
+
+    mixed = calls[0][1]
+    outputs = {
+        "features": features.rows,
+        "gate_logits": mixed.logits,
+        "confidence": mixed.confidence,
+        "attention_weights": mixed.weights.permute(0, 3, 1, 2),
+    }
+    return Replay(outputs_of(golden, outputs), parameters)
+
+
+def map_stream(map_BCHW: Tensor) -> StreamBatch:
+    """A (B, C, H, W) map as a stream of its H * W cells, row by row."""
+    num_samples, _, height, width = map_BCHW.shape
+    cells_NC = map_BCHW.flatten(2).transpose(1, 2).flatten(0, 1)
+    layout = RowLayout.from_lengths([height * width] * num_samples)
+    return StreamBatch(cells_NC[:, None], layout, torch.tensor([[height, width]] * num_samples))
+
+
+def vse_cnn(golden: GoldenFile) -> Replay:
+    """VSE-infinity image: maps, and BatchNorm buffers before and after."""
+    maps_BCHW = golden.hidden_states()
+    streams = {f"stage{i}": map_stream(hidden) for i, hidden in enumerate(maps_BCHW)}
+    specs = [
+        stream_spec(name, stream.width, 1).model_copy(update={"axes": ("height", "width")})
+        for name, stream in streams.items()
+    ]
+    config = UniPTConfig(
+        preset="vse-image",
+        width=golden.meta["embed_size"],
+        reduction=golden.meta["downsample_D_factor"],
+    )
+    network = build_network(config, specs).train(golden.meta["mode"] == "train")
+    interactions, readings = record(network, ParallelInteraction), record(network, RegionReading)
+    parameters = golden.parameters()
+    ours = translate(network, parameters)
+
+    features = run(network, ours, streams, None)
+
+    (_, keys_BTGR, *_), mixed = interactions[0]
+    num_samples, num_cells = keys_BTGR.shape[:2]
+    outputs = {
+        "features": features.rows.unflatten(0, (num_samples, num_cells)),
+        "gate_logits": mixed.logits,
+        "confidence": mixed.confidence,
+    }
+    for i, ((_, _, regions), (_, weights_PK)) in enumerate(readings):
+        paths_BTS = mixed.weights[..., i] + torch.eye(num_cells)
+        outputs[f"post_attention_weights.{i}"] = paths_BTS
+        outputs[f"post_merged.{i}"] = paths_BTS @ keys_BTGR[:, :, i]
+        size = maps_BCHW[i].shape
+        weights = torch.zeros(size[0] * size[2] * size[3])
+        weights[regions.cells[regions.present]] = weights_PK[regions.present].detach()
+        outputs[f"pre_weights_before_bias.{i}"] = weights.view(size[0], 1, *size[2:])
+    for name, theirs in released_names(network).items():
+        for layer, their_name in enumerate(theirs):
+            value = ours[name]
+            parts = value.view(len(theirs), -1) if value.dim() else value[None]
+            outputs[f"buffer_after.{their_name}"] = parts[layer].squeeze()
+    return Replay(outputs_of(golden, outputs), parameters)
+
+
+def mdetr_side(golden: GoldenFile) -> Replay:
+    """MDETR: sequence-first states of encoder (from its input on) and decoder (from layer 1)."""
+    encoder_LBSD = golden.tensor("encoder_hidden_states").transpose(1, 2)
+    decoder_LBQD = golden.tensor("decoder_hidden_states").transpose(1, 2)
+    width = encoder_LBSD.shape[3]
+    specs = [
+        stream_spec("encoder", width, len(encoder_LBSD)),
+        stream_spec("decoder", width, len(decoder_LBQD), first=1),
+    ]
+    streams = {
+        "encoder": padded_stream(list(encoder_LBSD)),
+        "decoder": padded_stream(list(decoder_LBQD)),
+    }
+    network = build_network(
+        UniPTConfig(preset="mdetr", layers=tuple(golden.meta["select_layers"])), specs
+    )
+    interactions, blocks = record(network, ParallelInteraction), record(network, ParallelBlock)
+    memory = record(network, MemoryReading)
+    readable_BS = ~golden.tensor("padding_mask")
+    parameters = golden.parameters()
+
+    features = run(
+        network, translate(network, parameters), streams, {"encoder": readable_BS.flatten()}
+    )
+
+    (_, encoder), (_, decoder) = interactions
+    num_queries = decoder_LBQD.shape[2]
+    hs = torch.stack([*features.levels, features.rows])
+    num_text = golden.meta["num_text_tokens"]
+    outputs = {
+        "side_img_memory": blocks[0][1][0].unflatten(0, readable_BS.shape),
+        "hs": hs.unflatten(1, (-1, num_queries)),
+        "encoder_gate_logits": encoder.logits,
+        "decoder_gate_logits": decoder.logits,
+        "encoder_confidence": encoder.confidence,
+        "decoder_confidence": decoder.confidence,
+        "text_memory": encoder_LBSD[-1, :, -num_text:].transpose(0, 1),
+        "encoder_attention": encoder.weights.permute(0, 3, 1, 2) + torch.eye(readable_BS.shape[1]),
+        "decoder_pre_attention": memory[0][1][1].transpose(1, 2),
+        "decoder_post_attention": decoder.weights.permute(0, 3, 1, 2) + torch.eye(num_queries),
+    }
+    return Replay(outputs_of(golden, outputs), parameters)
+
+
+KINDS: dict[str, Kind] = {
+    "vse_transformer": vse_transformer,
+    "vse_cnn": vse_cnn,
+    "clip4clip_adapter": clip4clip_adapter,
+    "clipvil_side": clipvil_side,
+    "mdetr_side": mdetr_side,
+}

@@ -1,40 +1,34 @@
-"""The parts of UniPT after the interaction, and the block they make with it.
+"""The parts of UniPT around the interaction, and the path they make together.
 
-N packed rows, G guided layers, R reduced width, E output width, A anchor width.
+N packed rows (M of the keys), L stored layers, G guided layers, D backbone width, R reduced
+width, E output width.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 
-from .base import IncompatibleNetworkError
 from .interaction import ParallelInteraction
 from .options import UniPTConfig
+from .per_layer import LAYER_NORM_EPS, PerLayerLinear
 from .places import Places
-from .reduction import LAYER_NORM_EPS
 
 
-def row_norm(config: UniPTConfig, width: int) -> nn.Module:
-    """The configured normalisation of (N, R) rows."""
-    if config.norm == "layer":
-        return nn.LayerNorm(width, eps=LAYER_NORM_EPS)
-    return nn.BatchNorm1d(width) if config.norm == "batch" else nn.Identity()
-
-
-def reduced_width(config: UniPTConfig, out_width: int) -> int:
-    """R, the output width over the reduction factor.
-
-    Raises:
-        IncompatibleNetworkError: Less than one number is left, or the heads do not divide it.
-    """
-    reduced = out_width // config.reduction
-    if reduced < 1 or reduced % config.heads:
-        raise IncompatibleNetworkError(
-            f"network unipt: width {out_width} with reduction {config.reduction} and "
-            f"{config.heads} heads gives a reduced width of {reduced}, needed at least 1 and a "
-            "multiple of the heads. Choose a smaller network.reduction or other network.heads."
-        )
-    return reduced
+def per_layer_linear(
+    config: UniPTConfig, width: int, reduced: int, positions: Sequence[int]
+) -> PerLayerLinear:
+    """Reduces these stored layers with the configured norm, bias and activation."""
+    return PerLayerLinear(
+        width,
+        reduced,
+        positions,
+        norm=config.norm,
+        bias=config.bias,
+        activate=config.activate_input,
+    )
 
 
 class FeedForward(nn.Module):
@@ -47,7 +41,11 @@ class FeedForward(nn.Module):
             self.hidden = nn.Sequential(nn.Linear(reduced, hidden, bias=config.bias), nn.ReLU())
         width = hidden if config.feed_forward == "mlp" else reduced
         self.output = nn.Linear(width, reduced, bias=config.bias)
-        self.norm = row_norm(config, reduced)
+        self.norm: nn.Module = nn.Identity()
+        if config.norm == "layer":
+            self.norm = nn.LayerNorm(reduced, eps=LAYER_NORM_EPS)
+        elif config.norm == "batch":
+            self.norm = nn.BatchNorm1d(reduced)
 
     def forward(self, rows_NR: Tensor) -> Tensor:
         """(N, R)."""
@@ -56,7 +54,7 @@ class FeedForward(nn.Module):
 
 
 class ParallelBlock(nn.Module):
-    """Interaction, feed-forward and the reduced residual."""
+    """Interaction, feed-forward and the residual, all at the reduced width."""
 
     def __init__(self, config: UniPTConfig, num_layers: int, reduced: int, hidden: int) -> None:
         super().__init__()
@@ -67,34 +65,85 @@ class ParallelBlock(nn.Module):
         self.add_anchor = config.residual == "reduced"
 
     def forward(
-        self, anchor_NR: Tensor, guided_NGR: Tensor, queries: Places, keys: Places
+        self, anchor_NR: Tensor, guided_MGR: Tensor, queries: Places, keys: Places
     ) -> tuple[Tensor, Tensor]:
         """Read the guided rows with the anchor's.
 
         Args:
             anchor_NR: One row per query.
-            guided_NGR: One row per key.
+            guided_MGR: One row per key.
             queries: Where the query rows sit.
             keys: Where the key rows sit; the same samples in the same order.
 
         Returns:
             (N, R) rows of the queries, and (B, G) confidence.
         """
-        mixed = self.interaction(queries.pad(anchor_NR), keys.pad(guided_NGR), queries, keys)
+        mixed = self.interaction(queries.pad(anchor_NR), keys.pad(guided_MGR), queries, keys)
         rows_NR: Tensor = self.feed_forward(queries.pack(mixed.rows))
         return (anchor_NR + rows_NR if self.add_anchor else rows_NR), mixed.confidence
 
 
 class Upsample(nn.Module):
-    """The last projection: (N, R) to (N, E)."""
+    """The last projection: (..., R) to (..., E)."""
 
-    def __init__(self, config: UniPTConfig, reduced: int, out_width: int) -> None:
+    def __init__(self, config: UniPTConfig, reduced: int, width: int) -> None:
         super().__init__()
         self.activate = config.activate_output
-        self.linear = nn.Linear(reduced, out_width, bias=config.bias)
-        self.norm = nn.LayerNorm(out_width) if config.output_norm else nn.Identity()
+        self.linear = nn.Linear(reduced, width, bias=config.bias)
+        self.norm: nn.Module = nn.Identity()
+        if config.output_norm:
+            self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
 
-    def forward(self, rows_NR: Tensor) -> Tensor:
-        """(N, E)."""
-        rows: Tensor = self.norm(self.linear(rows_NR.relu() if self.activate else rows_NR))
-        return rows
+    def forward(self, rows: Tensor) -> Tensor:
+        """(..., E)."""
+        upsampled: Tensor = self.norm(self.linear(rows.relu() if self.activate else rows))
+        return upsampled
+
+
+class ParallelPath(nn.Module):
+    """Reduction of all layers, block and upsampling: hidden states in, output rows out."""
+
+    def __init__(
+        self,
+        config: UniPTConfig,
+        *,
+        anchor: tuple[int, int],
+        guided: Sequence[tuple[int, Sequence[int]]],
+        reduced: int,
+        width: int,
+    ) -> None:
+        """Make a path of these sizes.
+
+        Args:
+            config: The options.
+            anchor: D of the anchor's stream, and where its layer is stored.
+            guided: D and stored positions of the guided layers, for each stream that has any.
+            reduced: R.
+            width: E.
+        """
+        super().__init__()
+        anchor_width, position = anchor
+        self.anchor = per_layer_linear(config, anchor_width, reduced, (position,))
+        self.guided = nn.ModuleList(
+            per_layer_linear(config, stream_width, reduced, positions)
+            for stream_width, positions in guided
+        )
+        self.guided_counts = tuple(len(positions) for _, positions in guided)
+        self.block = ParallelBlock(config, sum(self.guided_counts), reduced, width)
+        self.upsample = Upsample(config, reduced, width)
+        self.full_residual = config.residual == "anchor"
+
+    def forward(
+        self, anchor_NLD: Tensor, guided_MLD: Sequence[Tensor], queries: Places, keys: Places
+    ) -> tuple[Tensor, Tensor]:
+        """(N, E) rows of the queries, and (B, G) confidence."""
+        anchor_NR = self.anchor(anchor_NLD).squeeze(1)
+        parts = [
+            reduction(values) for reduction, values in zip(self.guided, guided_MLD, strict=True)
+        ]
+        guided_MGR = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        rows_NR, confidence_BG = self.block(anchor_NR, guided_MGR, queries, keys)
+        rows_NE: Tensor = self.upsample(rows_NR)
+        if self.full_residual:
+            rows_NE = rows_NE + anchor_NLD[:, self.anchor.positions[0]].to(rows_NE)
+        return rows_NE, confidence_BG

@@ -10,9 +10,18 @@ from pydantic import Field
 from cache_schema import StreamSpec
 
 from .base import SideNetwork
+from .encoder_decoder import EncoderDecoderUniPT
+from .maps import MapUniPT
 from .options import UniPTConfig
 from .probe import MLPProbe, MLPProbeConfig, Probe, ProbeConfig, WeightedSum, WeightedSumConfig
-from .unipt import TokenUniPT
+from .unipt import EmbeddingUniPT, TokenUniPT
+
+UNIPT_STRUCTURES = {
+    "tokens": TokenUniPT,
+    "maps": MapUniPT,
+    "embedding": EmbeddingUniPT,
+    "encoder-decoder": EncoderDecoderUniPT,
+}
 
 NetworkConfig = Annotated[
     UniPTConfig | ProbeConfig | MLPProbeConfig | WeightedSumConfig, Field(discriminator="name")
@@ -28,7 +37,7 @@ def build_network(config: NetworkConfig, streams: Sequence[StreamSpec]) -> SideN
     """
     match config:
         case UniPTConfig():
-            return TokenUniPT(config, streams)
+            return UNIPT_STRUCTURES[config.structure](config, streams)
         case ProbeConfig():
             return Probe(config, streams)
         case MLPProbeConfig():

@@ -14,10 +14,12 @@ from torch import Tensor
 from cache_schema import UserError
 
 from .base import SideNetwork
-from .unipt import TokenUniPT
+from .encoder_decoder import EncoderDecoderUniPT
+from .maps import MapUniPT
+from .unipt import EmbeddingUniPT, TokenUniPT
 
-Table = dict[str, Sequence[str]]
-"""Our parameter to the authors' parameters that it stacks."""
+Modules = dict[str, Sequence[str]]
+"""Our module to the authors' modules whose parameters it stacks."""
 
 
 class ReleasedCheckpointError(UserError):
@@ -30,8 +32,9 @@ def load_released(network: SideNetwork, state: Mapping[str, Tensor], prefix: str
     Args:
         network: From `build_network`, with the preset of the checkpoint's system.
         state: The state_dict they saved.
-        prefix: Where the side network sits in it, such as `side_tuning_module.`; the names under
-            it are those of the authors' side module.
+        prefix: Where the side network sits in it, such as `side_tuning_module.`. Names elsewhere
+            are ignored; names under it must be exactly those of the authors' side module (in the
+            systems that keep it inside the backbone: those that begin with `side_`).
 
     Raises:
         ReleasedCheckpointError: A parameter is missing, has another shape, or is not ours.
@@ -47,17 +50,20 @@ def translate(
     Raises:
         ReleasedCheckpointError: A parameter is missing, has another shape, or is not ours.
     """
-    table = _table(network)
-    theirs = {
-        name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
-    }
+    table = released_names(network)
     used = {name for names in table.values() for name in names}
+    inside_backbone = all(name.startswith("side_") for name in used)
+    theirs = {
+        name.removeprefix(prefix): value
+        for name, value in state.items()
+        if name.startswith(prefix + "side_" if inside_backbone else prefix)
+    }
     missing, unknown = sorted(used - theirs.keys()), sorted(theirs.keys() - used)
     if missing or unknown:
         raise ReleasedCheckpointError(
-            f"released checkpoint: lacks {missing[:3]!r} and has unknown {unknown[:3]!r} under "
-            f"{prefix!r}. Check the prefix, and that the network has the preset, layers and "
-            "widths of the checkpoint."
+            f"released checkpoint: under {prefix!r} it lacks {missing[:3]!r} and has unknown "
+            f"{unknown[:3]!r}, needed exactly the names of {type(network).__name__}. Check the "
+            "prefix, and that the network has the preset, layers and widths of the checkpoint."
         )
     shapes = {name: value.shape for name, value in network.state_dict().items()}
     return {
@@ -66,46 +72,128 @@ def translate(
     }
 
 
+def released_names(network: SideNetwork) -> dict[str, tuple[str, ...]]:
+    """Each of our parameters and buffers, and the authors' that it stacks.
+
+    Raises:
+        ReleasedCheckpointError: The authors released no network of this kind.
+    """
+    modules = _modules(network)
+    table: dict[str, tuple[str, ...]] = {}
+    for ours in network.state_dict():
+        owner, _, leaf = ours.rpartition(".")
+        names = modules.get(owner.removesuffix(".batch"), ())
+        table[ours] = tuple(f"{name}.{leaf}" for name in names)
+    if own := [ours for ours, names in table.items() if not names]:
+        raise ReleasedCheckpointError(
+            f"released checkpoint: {type(network).__name__} has {own[:3]!r}, which the authors' "
+            "network does not have. Build it with the options of the preset."
+        )
+    return table
+
+
 def _stack(name: str, parts: Sequence[Tensor], shape: torch.Size) -> Tensor:
-    # Counters of batches have no shape and are the same in all layers that we stack.
-    whole = parts[0] if not shape else torch.stack(tuple(parts))
+    # A counter of batches has no shape and is the same in all layers that we stack.
+    whole = torch.stack(tuple(parts)) if shape else parts[0]
     if whole.numel() != shape.numel():
         raise ReleasedCheckpointError(
-            f"released checkpoint: {name} has {whole.numel()} numbers, needed {tuple(shape)}. "
+            f"released checkpoint: {name} has shape {tuple(whole.shape)}, needed {tuple(shape)}. "
             "Build the network with the widths and the reduction of the checkpoint."
         )
     return whole.reshape(shape)
 
 
-def _module(ours: str, *theirs: str) -> Table:
-    return {f"{ours}.{part}": [f"{name}.{part}" for name in theirs] for part in ("weight", "bias")}
-
-
-def _table(network: SideNetwork) -> Table:
+def _modules(network: SideNetwork) -> Modules:
     match network:
-        case TokenUniPT():
-            return _vse_text(network)
+        case TokenUniPT() if network.preset == "vse-text":
+            return _vse(network)
+        case MapUniPT() if network.preset == "vse-image":
+            guidance = {
+                f"regions.{i}.guidance": [f"identity_layers.{i}.0"]
+                for i in range(len(network.regions))
+            }
+            return _vse(network) | guidance
+        case EmbeddingUniPT() if network.preset == "clip4clip":
+            return _clip4clip(network)
+        case TokenUniPT() if network.preset == "clip-vil":
+            return _clip_vil(network)
+        case EncoderDecoderUniPT() if network.preset == "mdetr":
+            return _mdetr(network)
     raise ReleasedCheckpointError(
-        f"released checkpoint: there is none for {type(network).__name__}. Build a network of one "
-        "of the released systems."
+        f"released checkpoint: there is none for {type(network).__name__}. Build a network with "
+        "the preset of one of the released systems."
     )
 
 
-def _vse_text(network: TokenUniPT) -> Table:
-    counts = [len(part.positions) for part in network.reductions()]
-    starts = [sum(counts[:i]) for i in range(len(counts))]
-    table: Table = {}
-    for stream, (start, count) in enumerate(zip(starts, counts, strict=True)):
-        layers = [f"downsample_layers.{i}" for i in range(start, start + count)]
-        table |= _module(f"guided.{stream}", *(f"{layer}.0" for layer in layers))
-        table |= _module(f"guided.{stream}.norm", *(f"{layer}.1" for layer in layers))
-    anchor = f"downsample_layers.{sum(counts)}"
-    return {
-        **table,
-        **_module("anchor", f"{anchor}.0"),
-        **_module("anchor.norm", f"{anchor}.1"),
-        **_module("block.interaction.gate", "gate_layer"),
-        **_module("block.feed_forward.output", "projection_layer.0"),
-        **_module("block.feed_forward.norm", "projection_layer.1"),
-        **_module("upsample.linear", "upsample_layer.1"),
+def _guided(counts: Sequence[int], layers: Sequence[str], linear: int, norm: int | None) -> Modules:
+    """The reductions of the guided layers, split over as many streams as there are counts."""
+    modules: Modules = {}
+    start = 0
+    for stream, count in enumerate(counts):
+        chosen = layers[start : start + count]
+        modules[f"path.guided.{stream}"] = [f"{layer}.{linear}" for layer in chosen]
+        if norm is not None:
+            modules[f"path.guided.{stream}.norm"] = [f"{layer}.{norm}" for layer in chosen]
+        start += count
+    return modules
+
+
+def _vse(network: TokenUniPT | MapUniPT) -> Modules:
+    counts = network.path.guided_counts
+    last = sum(counts)
+    return _guided(counts, [f"downsample_layers.{i}" for i in range(last)], 0, 1) | {
+        "path.anchor": [f"downsample_layers.{last}.0"],
+        "path.anchor.norm": [f"downsample_layers.{last}.1"],
+        "path.block.interaction.gate": ["gate_layer"],
+        "path.block.feed_forward.output": ["projection_layer.0"],
+        "path.block.feed_forward.norm": ["projection_layer.1"],
+        "path.upsample.linear": ["upsample_layer.1"],
     }
+
+
+def _clip4clip(network: EmbeddingUniPT) -> Modules:
+    counts = network.path.guided_counts
+    layers = [f"downsample_layers.{i}" for i in range(sum(counts))]
+    return _guided(counts, layers, 1, None) | {
+        "path.anchor": ["downsample_layer.1"],
+        "path.block.interaction.gate": ["gate_layer"],
+        "path.upsample.linear": ["upsample_layer.1"],
+    }
+
+
+def _clip_vil(network: TokenUniPT) -> Modules:
+    counts = network.path.guided_counts
+    layers = ["side_first_downsample_l"]
+    layers += [f"side_downsamples_l.{i}" for i in range(sum(counts))]
+    return _guided(counts, layers, 0, 1) | {
+        "path.anchor": [f"{layers[-1]}.0"],
+        "path.anchor.norm": [f"{layers[-1]}.1"],
+        "path.block.interaction.gate": ["side_gate_layer_l"],
+        "path.block.feed_forward.hidden.0": ["side_projection_l.0"],
+        "path.block.feed_forward.output": ["side_projection_l.2"],
+        "path.block.feed_forward.norm": ["side_projection_l.3"],
+        "path.upsample.linear": ["side_final_upsample_l.0"],
+    }
+
+
+def _mdetr(network: EncoderDecoderUniPT) -> Modules:
+    crossers = [f"side_projection_crosser.{i}" for i in range(network.decoder.num_layers)]
+    modules: Modules = {
+        "memory.output": [f"{name}.0" for name in crossers],
+        "memory.output.norm": [f"{name}.1" for name in crossers],
+        "upsample.linear": ["side_final_upsample.1"],
+        "upsample.norm": ["side_final_upsample.2"],
+    }
+    for part, stack in (("encoder", network.encoder), ("decoder", network.decoder)):
+        layers = [f"side_downsamples_{part}.{i}" for i in range(stack.num_layers)]
+        modules |= {
+            f"{part}.anchor": [f"side_downsample0_{part}.0"],
+            f"{part}.anchor.norm": [f"side_downsample0_{part}.1"],
+            f"{part}.guided": [f"{layer}.0" for layer in layers],
+            f"{part}.guided.norm": [f"{layer}.1" for layer in layers],
+            f"{part}.block.interaction.gate": [f"side_gate_layer_{part}"],
+            f"{part}.block.feed_forward.hidden.0": [f"side_projection_{part}.0"],
+            f"{part}.block.feed_forward.output": [f"side_projection_{part}.2"],
+            f"{part}.block.feed_forward.norm": [f"side_projection_{part}.3"],
+        }
+    return modules

@@ -1,6 +1,7 @@
 """UniPT for layers that share token positions, and for a projected embedding that reads them.
 
-B samples, N packed rows, G guided layers, R reduced width, E output width.
+B samples, N packed rows, U embeddings (one per sample, or one per frame), G guided layers,
+L stored layers, D backbone width, E output width.
 """
 
 from __future__ import annotations
@@ -8,81 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
 
-from cache_schema import FeatureBatch, StreamBatch, StreamSpec
+from cache_schema import FeatureBatch, RowLayout, StreamSpec
 
 from .base import IncompatibleNetworkError, RowMasks, SideFeatures, SideNetwork, pick_streams
-from .blocks import ParallelBlock, Upsample, reduced_width
+from .blocks import ParallelPath
 from .options import UniPTConfig
-from .places import Places
-from .reduction import LayerReduction
-
-
-def initialise(network: nn.Module, config: UniPTConfig) -> None:
-    """Set the weights as the system's authors do; torch's defaults are there already.
-
-    Source: golden/PAPER_VS_CODE.md, "Initialisation of the side parameters".
-    """
-    if config.initialisation == "torch":
-        return
-    for name, parameter in network.named_parameters():
-        if name.endswith("bias") and config.initialisation == "bert" and "norm" not in name:
-            nn.init.zeros_(parameter)
-        elif name.endswith("weight") and "norm" not in name:
-            matrices = parameter.unbind() if parameter.dim() == 3 else (parameter,)
-            for matrix in matrices:
-                if config.initialisation == "bert":
-                    nn.init.normal_(matrix, std=0.02)
-                else:
-                    nn.init.xavier_uniform_(matrix)
-
-
-def guided_positions(
-    config: UniPTConfig, stream: StreamSpec, *, holds_anchor: bool
-) -> tuple[int, ...]:
-    """Where the guided layers of a stream are stored.
-
-    Raises:
-        IncompatibleNetworkError: A wanted layer is not stored, or none is left.
-    """
-    layers = stream.layers[:-1] if holds_anchor else stream.layers
-    indices = [layer.index for layer in layers]
-    missing = [layer for layer in config.layers if layer not in indices]
-    if missing or not indices:
-        raise IncompatibleNetworkError(
-            f"network unipt: stream {stream.name!r} has the layers {indices!r} below its anchor, "
-            f"needed {list(config.layers) or 'at least one'!r}. Set network.layers to some of "
-            "them, or extract more layers."
-        )
-    return tuple(indices.index(layer) for layer in config.layers) or tuple(range(len(indices)))
-
-
-def layer_reduction(
-    config: UniPTConfig, width: int, reduced: int, positions: Sequence[int]
-) -> LayerReduction:
-    """A reduction of these stored layers with the configured norm, bias and activation."""
-    return LayerReduction(
-        width,
-        reduced,
-        positions,
-        norm=config.norm,
-        bias=config.bias,
-        activate=config.activate_input,
-    )
-
-
-def check_residual(config: UniPTConfig, anchor: StreamSpec, out_width: int) -> None:
-    """A residual on the anchor itself needs an output as wide as it.
-
-    Raises:
-        IncompatibleNetworkError: It is not.
-    """
-    if config.residual == "anchor" and out_width != anchor.width:
-        raise IncompatibleNetworkError(
-            f"network unipt: width is {out_width}, residual: anchor needed {anchor.width}, the "
-            f"width of stream {anchor.name!r}. Leave network.width at null."
-        )
+from .places import Places, evenly_split
+from .setup import guided_layers, initialise, output_width, reduced_width
 
 
 class TokenUniPT(SideNetwork):
@@ -90,60 +24,78 @@ class TokenUniPT(SideNetwork):
 
     def __init__(self, config: UniPTConfig, streams: Sequence[StreamSpec]) -> None:
         super().__init__()
+        self.preset = config.preset
         chosen = pick_streams(config.name, config.streams, streams)
         anchor = chosen[-1]
         self.streams = tuple(stream.name for stream in chosen)
-        self.out_width = config.width or anchor.width
-        self.full_residual = config.residual == "anchor"
-        check_residual(config, anchor, self.out_width)
-        reduced = reduced_width(config, self.out_width)
-        self.anchor = layer_reduction(config, anchor.width, reduced, (len(anchor.layers) - 1,))
-        parts: dict[str, LayerReduction] = {}
-        for stream in chosen:
-            if stream is anchor and len(stream.layers) == 1 and len(chosen) > 1:
-                continue
-            positions = guided_positions(config, stream, holds_anchor=stream is anchor)
-            parts[stream.name] = layer_reduction(config, stream.width, reduced, positions)
-        self.guided_streams = tuple(parts)
-        self.guided = nn.ModuleList(parts.values())
-        num_layers = sum(len(part.positions) for part in parts.values())
-        self.block = ParallelBlock(config, num_layers, reduced, self.out_width)
-        self.upsample = Upsample(config, reduced, self.out_width)
+        guided = guided_layers(config, chosen, anchor)
+        self.guided_streams = tuple(guided)
+        self.out_width = output_width(config, anchor)
+        self.path = ParallelPath(
+            config,
+            anchor=(anchor.width, len(anchor.layers) - 1),
+            guided=[(s.width, guided[s.name]) for s in chosen if s.name in guided],
+            reduced=reduced_width(config, self.out_width),
+            width=self.out_width,
+        )
         initialise(self, config)
-
-    def reductions(self) -> list[LayerReduction]:
-        """The reductions of the guided layers, one for each stream that has any."""
-        return [part for part in self.guided if isinstance(part, LayerReduction)]
 
     def forward(self, batch: FeatureBatch, masks: RowMasks | None = None) -> SideFeatures:
         """(N, E) rows at the token positions, and (B, G) confidence."""
-        streams = [batch.streams[name] for name in self.streams]
-        anchor = streams[-1]
-        check_same_rows(self.streams, streams)
-        places = Places(anchor.layout, None if masks is None else masks[self.streams[-1]])
-        anchor_NR = self.anchor(anchor.values).squeeze(1)
-        parts = [
-            reduce(batch.streams[name].values)
-            for name, reduce in zip(self.guided_streams, self.reductions(), strict=True)
-        ]
-        guided_NGR = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-        rows_NR, confidence_BG = self.block(anchor_NR, guided_NGR, places, places)
-        rows_NE: Tensor = self.upsample(rows_NR)
-        if self.full_residual:
-            rows_NE = rows_NE + anchor.values[:, -1].to(rows_NE)
+        counts = [batch.streams[name].layout.num_rows for name in self.streams]
+        if len(set(counts)) > 1:
+            raise IncompatibleNetworkError(
+                f"network unipt: streams {list(self.streams)!r} have {counts} rows, structure: "
+                "tokens needed the same positions in all. Choose network.streams that share "
+                "positions, or another network.structure."
+            )
+        anchor = batch.streams[self.streams[-1]]
+        places = Places(anchor.layout, (masks or {}).get(self.streams[-1]))
+        guided_NLD = [batch.streams[name].values for name in self.guided_streams]
+        rows_NE, confidence_BG = self.path(anchor.values, guided_NLD, places, places)
         return SideFeatures(rows_NE, anchor.layout, confidence=confidence_BG, grid=anchor.grid)
 
 
-def check_same_rows(names: Sequence[str], streams: Sequence[StreamBatch]) -> None:
-    """All streams need as many rows as the last one.
+class EmbeddingUniPT(SideNetwork):
+    """UniPT where the backbone's projected embedding reads all layers, itself not among them.
 
-    Raises:
-        IncompatibleNetworkError: Some stream has more or fewer.
+    The last stream holds the embeddings: one row per sample, or one per frame of each video; then
+    every frame has the same number of tokens, stored frame after frame. The output has the rows
+    of that stream.
     """
-    counts = [stream.layout.num_rows for stream in streams]
-    if len(set(counts)) > 1:
-        raise IncompatibleNetworkError(
-            f"network unipt: streams {list(names)!r} have {counts} rows, structure: tokens needed "
-            "the same positions in all. Choose network.streams that share positions, or another "
-            "network.structure."
+
+    def __init__(self, config: UniPTConfig, streams: Sequence[StreamSpec]) -> None:
+        super().__init__()
+        self.preset = config.preset
+        *below, anchor = pick_streams(config.name, config.streams, streams)
+        guided = guided_layers(config, below, None)
+        self.embedding_stream = anchor.name
+        self.guided_streams = tuple(guided)
+        self.out_width = output_width(config, anchor)
+        self.path = ParallelPath(
+            config,
+            anchor=(anchor.width, len(anchor.layers) - 1),
+            guided=[(s.width, guided[s.name]) for s in below if s.name in guided],
+            reduced=reduced_width(config, self.out_width),
+            width=self.out_width,
+        )
+        initialise(self, config)
+
+    def forward(self, batch: FeatureBatch, masks: RowMasks | None = None) -> SideFeatures:
+        """(U, E) rows, and (U, G) confidence."""
+        embedding = batch.streams[self.embedding_stream]
+        tokens = batch.streams[self.guided_streams[0]]
+        num_embeddings = embedding.layout.num_rows
+        keys = tokens.layout
+        if num_embeddings != tokens.layout.num_samples:
+            keys = evenly_split(tokens.layout, num_embeddings)
+        steps_U = torch.arange(num_embeddings, device=keys.positions.device)
+        rows_UE, confidence_UG = self.path(
+            embedding.values,
+            [batch.streams[name].values for name in self.guided_streams],
+            Places(RowLayout(torch.ones_like(steps_U), 1, steps_U)),
+            Places(keys, (masks or {}).get(self.guided_streams[0])),
+        )
+        return SideFeatures(
+            rows_UE, embedding.layout, confidence=confidence_UG, grid=embedding.grid
         )

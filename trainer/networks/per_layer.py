@@ -1,4 +1,4 @@
-"""Hidden states to the reduced width: one linear map and one normalisation for each layer.
+"""One linear map and one normalisation for each layer: hidden states to the reduced width.
 
 N packed rows, L stored layers, G of them read here, D backbone width, R reduced width.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -43,7 +44,7 @@ class LayeredNorm(nn.Module):
         return rows_NGR
 
 
-class LayerReduction(nn.Module):
+class PerLayerLinear(nn.Module):
     """Some layers of one stream, each reduced by its own linear map and norm."""
 
     def __init__(
@@ -59,19 +60,29 @@ class LayerReduction(nn.Module):
         super().__init__()
         self.positions = tuple(positions)
         self.activate = activate
-        num_layers = len(self.positions)
-        self.weight = nn.Parameter(torch.empty(num_layers, reduced, width))
-        self.bias = nn.Parameter(torch.empty(num_layers, reduced)) if bias else None
-        self.norm = LayeredNorm(norm, num_layers, reduced)
+        steps = {after - before for before, after in pairwise(self.positions)}
+        first, step = self.positions[0], next(iter(steps), 1)
+        # A slice is a view; a list of positions would copy the hidden states.
+        is_slice = len(steps) <= 1 and step > 0
+        stop = self.positions[-1] + 1
+        self._picked = slice(first, stop, step) if is_slice else list(self.positions)
+        self.weight = nn.Parameter(torch.empty(self.num_layers, reduced, width))
+        self.bias = nn.Parameter(torch.empty(self.num_layers, reduced)) if bias else None
+        self.norm = LayeredNorm(norm, self.num_layers, reduced)
         # As torch initialises nn.Linear: uniform within 1 / sqrt(inputs).
         for parameter in (self.weight, self.bias):
             if parameter is not None:
                 nn.init.uniform_(parameter, -1 / math.sqrt(width), 1 / math.sqrt(width))
 
+    @property
+    def num_layers(self) -> int:
+        """G."""
+        return len(self.positions)
+
     def forward(self, values_NLD: Tensor) -> Tensor:
         """(N, L, D) hidden states in any floating dtype as (N, G, R)."""
         if self.positions != tuple(range(values_NLD.shape[1])):
-            values_NLD = values_NLD[:, list(self.positions)]
+            values_NLD = values_NLD[:, self._picked]
         values_NLD = values_NLD.to(compute_dtype(self.weight))
         if self.activate:
             values_NLD = values_NLD.relu()
