@@ -54,6 +54,15 @@ class CacheWriter:
         finished = finished_shards(self.storage)
         return [shard for shard in range(self.manifest.num_shards) if shard not in finished]
 
+    def discard_if_empty(self) -> bool:
+        """Remove the cache again if it holds no finished shard; whether it was removed."""
+        if finished_shards(self.storage):
+            return False
+        # The manifest first: without it there is no cache, whatever a crash leaves.
+        for key in (MANIFEST_KEY, "receipts", "shards"):
+            self.storage.delete(key)
+        return True
+
     def write_shard(self, shard: int, contents: ShardContents) -> bool:
         """Write and commit one shard; False if another writer committed it first."""
         fingerprint = self.manifest.identity.fingerprint

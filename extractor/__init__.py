@@ -1,1 +1,31 @@
-"""TODO"""
+"""Samples in, hidden states of a frozen backbone out, into a cache."""
+
+from .backbones import ALIASES, BackboneConfig, load_backbone, resolve_backbone
+from .config import ExtractConfig
+from .errors import HiddenStateError
+from .inputs import DataConfig, open_data
+from .run import (
+    ExtractionEstimate,
+    ExtractionReport,
+    default_cache_path,
+    estimate,
+    extract,
+    repair,
+)
+
+__all__ = [
+    "ALIASES",
+    "BackboneConfig",
+    "DataConfig",
+    "ExtractConfig",
+    "ExtractionEstimate",
+    "ExtractionReport",
+    "HiddenStateError",
+    "default_cache_path",
+    "estimate",
+    "extract",
+    "load_backbone",
+    "open_data",
+    "repair",
+    "resolve_backbone",
+]

@@ -26,14 +26,10 @@ from cache_schema import (
     ShardContents,
     StreamContents,
     StreamSpec,
-    UserError,
 )
 
 from .backbones.base import Backbone, Prepared
-
-
-class HiddenStateError(UserError):
-    """A hidden state cannot be stored as asked: not finite, or too large for the encoding."""
+from .errors import HiddenStateError
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,362 @@
+"""One extraction from start to finish: resolve, plan, write what is missing, report."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from pydantic import JsonValue
+
+from cache_schema import (
+    CacheError,
+    CacheNotFoundError,
+    CacheWriter,
+    FingerprintMismatchError,
+    Manifest,
+    Meter,
+    Progress,
+    Ragged,
+    SilentProgress,
+    StorageError,
+    drop_bad_shards,
+    encoding,
+    open_storage,
+    read_manifest,
+    verify,
+)
+
+from .backbones import load_backbone, resolve_backbone
+from .config import ExtractConfig
+from .errors import HiddenStateError
+from .inputs import data_stamp, open_data
+
+if TYPE_CHECKING:
+    from .backbones.base import Backbone
+    from .inputs.source import SampleSource
+    from .inputs.targets import TargetData
+    from .pipeline import ShardInputs
+    from .plan import ExtractionPlan
+
+# Samples per forward pass. On 2 CPU cores larger batches gave nothing; a GPU needs more to fill.
+_BATCH_SIZES = {"cpu": 32, "cuda": 256, "mps": 64}
+
+
+@dataclass(frozen=True)
+class ExtractionReport:
+    """What an extraction did.
+
+    Attributes:
+        cache: Where the cache lies.
+        was_finished: Whether it was complete before, so that nothing was run.
+        num_samples: Samples in the cache.
+        num_written: Samples written by this run.
+        num_shards: Shards in the cache.
+        num_bytes: Bytes of its arrays.
+        num_skipped: Source rows left out by `on_error=skip`.
+        num_truncated: Samples cut to the maximum length.
+        seconds: Duration of the forward passes with everything that overlaps them.
+    """
+
+    cache: str
+    was_finished: bool
+    num_samples: int
+    num_written: int
+    num_shards: int
+    num_bytes: int
+    num_skipped: int
+    num_truncated: int
+    seconds: float
+
+    def as_dict(self) -> dict[str, JsonValue]:
+        """For `--json`."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class ExtractionEstimate:
+    """What an extraction would cost: the answer of `--dry-run`.
+
+    Attributes:
+        cache: Where the cache would lie.
+        num_samples: Samples of all splits.
+        num_tokens: Rows of all samples.
+        num_shards: Shards of the whole cache.
+        num_missing_shards: Shards that are not finished yet.
+        num_bytes: Exact bytes of all arrays.
+        missing_bytes: Bytes still to be written.
+        free_bytes: Free space there; None where there is no limit.
+        seconds: Forward passes still to run, extrapolated from a probe of a few seconds.
+        num_skipped: Source rows left out.
+        num_truncated: Samples that are cut.
+    """
+
+    cache: str
+    num_samples: int
+    num_tokens: int
+    num_shards: int
+    num_missing_shards: int
+    num_bytes: int
+    missing_bytes: int
+    free_bytes: int | None
+    seconds: float
+    num_skipped: int
+    num_truncated: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether there is room for what is missing."""
+        return self.free_bytes is None or self.missing_bytes < self.free_bytes
+
+    def as_dict(self) -> dict[str, JsonValue]:
+        """For `--json`."""
+        return {**asdict(self), "fits": self.fits}
+
+
+def extract(config: ExtractConfig, progress: Progress | None = None) -> ExtractionReport:
+    """Run a frozen backbone once over the data and store its hidden states.
+
+    A finished cache of the same request is recognised from the sizes and times of change of all
+    files involved, without loading anything. A cache that an earlier run left unfinished is
+    completed; what is finished stays.
+
+    Args:
+        config: What to extract from what.
+        progress: Where to report; nowhere if None.
+
+    Raises:
+        UserError: Anything the user can mend: see the subclasses.
+    """
+    reports = progress or SilentProgress()
+    path = config.cache or default_cache_path(config)
+    request = request_of(config)
+    finished = _finished(path, request)
+    if finished is not None:
+        return finished
+    backbone, source, plan = _prepare(config, path, request, reports)
+    _refuse_what_will_not_fit(path, plan, _missing(path, plan.manifest))
+    joins = open_storage(path).size("zarr.json") is not None
+    writer = CacheWriter.create(path, plan.manifest)
+    missing = writer.missing_shards()
+    # Whoever joins starts at the end, so that two runs at once meet in the middle.
+    order = missing[::-1] if joins else missing
+    num_written = sum(len(plan.manifest.shard_samples(shard)) for shard in missing)
+    started = time.perf_counter()
+    done = plan.manifest.num_samples - num_written
+    try:
+        with reports.meter("extract", plan.manifest.num_samples, "samples", done) as meter:
+            _write_shards(config, backbone, source, plan, writer, order, meter)
+    except HiddenStateError as error:
+        # Another encoding is another cache: leave nothing in its way.
+        if joins or not writer.discard_if_empty():
+            raise HiddenStateError(f"{error} Use another --cache path with it.") from error
+        raise
+    return ExtractionReport(
+        cache=path,
+        was_finished=False,
+        num_samples=plan.manifest.num_samples,
+        num_written=num_written,
+        num_shards=plan.manifest.num_shards,
+        num_bytes=plan.num_bytes,
+        num_skipped=len(source.skipped),
+        num_truncated=plan.num_truncated,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def estimate(config: ExtractConfig, progress: Progress | None = None) -> ExtractionEstimate:
+    """What `extract` would do with this configuration; writes nothing."""
+    from .plan import probe_seconds
+
+    path = config.cache or default_cache_path(config)
+    backbone, source, plan = _prepare(
+        config, path, request_of(config), progress or SilentProgress()
+    )
+    missing = _missing(path, plan.manifest)
+    missing_bytes = plan.missing_bytes(missing)
+    seconds = probe_seconds(backbone, source, plan, _batch_size(config, backbone))
+    return ExtractionEstimate(
+        cache=path,
+        num_samples=plan.manifest.num_samples,
+        num_tokens=int(plan.lengths.sum()),
+        num_shards=plan.manifest.num_shards,
+        num_missing_shards=len(missing),
+        num_bytes=plan.num_bytes,
+        missing_bytes=missing_bytes,
+        free_bytes=plan.free_bytes,
+        seconds=seconds * missing_bytes / plan.num_bytes,
+        num_skipped=len(source.skipped),
+        num_truncated=plan.num_truncated,
+    )
+
+
+def repair(path: str | Path, progress: Progress | None = None) -> ExtractionReport | None:
+    """Drop every damaged shard of a cache and extract only those again.
+
+    Returns:
+        What was extracted; None if the cache is sound and complete.
+
+    Raises:
+        UserError: The cache cannot be read at all, or its data or backbone are not the same now.
+    """
+    reports = progress or SilentProgress()
+    problems = verify(path, progress=reports)
+    if not problems:
+        return None
+    for problem in problems[:20]:
+        reports.say(f"{problem.key}: {problem.what}")
+    manifest = read_manifest(open_storage(path))
+    if manifest is None:
+        raise CacheNotFoundError(path)
+    request = cast("dict[str, Any]", manifest.execution.get("request") or {})
+    if "config" not in request:
+        raise CacheError(f"{path}: does not say how it was extracted. Extract it again.")
+    config = ExtractConfig.model_validate({**request["config"], "cache": str(path)})
+    drop_bad_shards(path, problems)
+    return extract(config, reports)
+
+
+def default_cache_path(config: ExtractConfig) -> str:
+    """A speaking name in the current folder: `reviews-bert-base.zarr`."""
+    data = config.data[0].rpartition("=")[2].rstrip("/")
+    return f"{Path(data).stem or 'data'}-{Path(config.backbone).name}.zarr"
+
+
+def request_of(config: ExtractConfig) -> dict[str, JsonValue]:
+    """What was asked for, with the size and time of change of every file it depends on."""
+    # Absolute paths, so that `unipt repair` finds the data from any folder.
+    data = tuple(_absolute(entry) for entry in config.data)
+    settings = config.model_copy(update={"data": data}).model_dump(
+        mode="json", exclude={"cache", "device", "batch_size"}
+    )
+    return {
+        "config": settings,
+        "backbone": resolve_backbone(config.backbone_config).stamp(),
+        "data": data_stamp(config.data_config),
+    }
+
+
+def _absolute(entry: str) -> str:
+    split, equals, path = entry.rpartition("=")
+    local = Path(path).expanduser()
+    return f"{split}{equals}{local.resolve()}" if local.exists() else entry
+
+
+def _finished(path: str, request: dict[str, JsonValue]) -> ExtractionReport | None:
+    """The report of a cache that is complete and was made by the same request."""
+    from cache_schema.receipts import finished_shards, read_receipt
+
+    storage = open_storage(path)
+    manifest = read_manifest(storage)
+    if manifest is None or manifest.execution.get("request") != request:
+        return None
+    if len(finished_shards(storage)) < manifest.num_shards:
+        return None
+    receipts = [read_receipt(storage, shard) for shard in range(manifest.num_shards)]
+    return ExtractionReport(
+        cache=path,
+        was_finished=True,
+        num_samples=manifest.num_samples,
+        num_written=0,
+        num_shards=manifest.num_shards,
+        num_bytes=sum(receipt.num_bytes for receipt in receipts if receipt),
+        num_skipped=manifest.num_skipped,
+        num_truncated=0,
+        seconds=0.0,
+    )
+
+
+def _prepare(
+    config: ExtractConfig, path: str, request: dict[str, JsonValue], reports: Progress
+) -> tuple[Backbone, SampleSource, ExtractionPlan]:
+    from .plan import make_plan
+
+    # Data first: its mistakes are the common ones and take no time to find.
+    source = open_data(config.data_config)
+    for note in source.notes:
+        reports.say(note)
+    backbone = load_backbone(config.backbone_config, config.device)
+    plan = make_plan(config, backbone, source, path, request, reports)
+    if plan.num_truncated:
+        reports.say(
+            f"{plan.num_truncated:,} of {plan.manifest.num_samples:,} texts are longer than "
+            f"{backbone.spec.options['max_length']} tokens and were cut."
+        )
+    if source.skipped:
+        reports.say(f"{len(source.skipped):,} rows cannot be used and are left out.")
+    return backbone, source, plan
+
+
+def _missing(path: str, manifest: Manifest) -> list[int]:
+    """Shards that a run would write; all of them where there is no cache yet."""
+    storage = open_storage(path)
+    present = read_manifest(storage)
+    if present is None:
+        return list(range(manifest.num_shards))
+    if present.identity != manifest.identity:
+        raise FingerprintMismatchError(path, manifest.identity.differences(present.identity))
+    return CacheWriter(storage, manifest).missing_shards()
+
+
+def _refuse_what_will_not_fit(path: str, plan: ExtractionPlan, missing: list[int]) -> None:
+    needed = plan.missing_bytes(missing)
+    if plan.free_bytes is not None and needed >= plan.free_bytes:
+        raise StorageError(
+            f"{path}: needs {needed / 1e9:.2f} GB, {plan.free_bytes / 1e9:.2f} GB are free. "
+            "Choose another --cache path, fewer --layers, or a shorter --max-length."
+        )
+
+
+def _write_shards(
+    config: ExtractConfig,
+    backbone: Backbone,
+    source: SampleSource,
+    plan: ExtractionPlan,
+    writer: CacheWriter,
+    order: list[int],
+    meter: Meter,
+) -> None:
+    from .pipeline import extract_shards
+
+    bytes_per_sample = plan.bytes_per_sample
+
+    def count(samples: int) -> None:
+        meter.advance(samples, bytes=int(samples * bytes_per_sample))
+
+    extract_shards(
+        backbone,
+        order,
+        read=lambda shard: _read_shard(shard, plan.manifest, backbone, source),
+        write=writer.write_shard,
+        stored=encoding(config.encoding),
+        batch_size=_batch_size(config, backbone),
+        on_batch=count,
+    )
+
+
+def _read_shard(
+    shard: int, manifest: Manifest, backbone: Backbone, source: SampleSource
+) -> ShardInputs:
+    from .pipeline import ShardInputs
+
+    samples = manifest.shard_samples(shard)
+    split = next(s for s in manifest.splits if s.start <= samples.start < s.stop)
+    start, stop = samples.start - split.start, samples.stop - split.start
+    rows = source.samples(split.name, start, stop)
+    targets = {t.spec.name: _part(t, split.name, start, stop) for t in source.targets}
+    ids = source.sample_rows(split.name)[start:stop]
+    return ShardInputs(shard, ids, backbone.prepare(rows), targets)
+
+
+def _part(target: TargetData, split: str, start: int, stop: int) -> Ragged | np.ndarray:
+    """The targets of samples `start` to `stop - 1` of a split."""
+    if target.offsets is None:
+        return target.values[split][start:stop]
+    offsets = target.offsets[split][start : stop + 1]
+    return Ragged(target.values[split][offsets[0] : offsets[-1]], offsets - offsets[0])
+
+
+def _batch_size(config: ExtractConfig, backbone: Backbone) -> int:
+    return config.batch_size or _BATCH_SIZES.get(backbone.device.type, 32)
