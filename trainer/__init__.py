@@ -1,1 +1,103 @@
-"""TODO"""
+"""Training of side networks from a cache, and their use on new samples."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .config import FitConfig, OptimizerConfig, ScheduleConfig, ValidationConfig
+    from .errors import (
+        CheckpointMismatchError,
+        ConfigError,
+        NonFiniteLossError,
+        RunFolderError,
+        RunNotFoundError,
+    )
+    from .networks import (
+        IncompatibleNetworkError,
+        MLPProbeConfig,
+        NetworkConfig,
+        ProbeConfig,
+        SideFeatures,
+        SideNetwork,
+        UniPTConfig,
+        WeightedSumConfig,
+        build_network,
+    )
+    from .predict import Predictions, TrainedRun, evaluate, load_run
+    from .record import CacheExcerpt, RunRecord
+    from .report import FitReport, TrialReport
+    from .settings import explain, with_overrides
+    from .tasks import ClassificationConfig, RegressionConfig, TargetError, TaskConfig
+    from .training import fit
+
+# Nothing is imported before it is used: torch, torchmetrics and accelerate take seconds.
+_HOMES = {
+    "config": ("FitConfig", "OptimizerConfig", "ScheduleConfig", "ValidationConfig"),
+    "errors": (
+        "CheckpointMismatchError",
+        "ConfigError",
+        "NonFiniteLossError",
+        "RunFolderError",
+        "RunNotFoundError",
+    ),
+    "networks": (
+        "IncompatibleNetworkError",
+        "MLPProbeConfig",
+        "NetworkConfig",
+        "ProbeConfig",
+        "SideFeatures",
+        "SideNetwork",
+        "UniPTConfig",
+        "WeightedSumConfig",
+        "build_network",
+    ),
+    "predict": ("Predictions", "TrainedRun", "evaluate", "load_run"),
+    "record": ("CacheExcerpt", "RunRecord"),
+    "report": ("FitReport", "TrialReport"),
+    "settings": ("explain", "with_overrides"),
+    "tasks": ("ClassificationConfig", "RegressionConfig", "TargetError", "TaskConfig"),
+    "training": ("fit",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "CacheExcerpt",
+    "CheckpointMismatchError",
+    "ClassificationConfig",
+    "ConfigError",
+    "FitConfig",
+    "FitReport",
+    "IncompatibleNetworkError",
+    "MLPProbeConfig",
+    "NetworkConfig",
+    "NonFiniteLossError",
+    "OptimizerConfig",
+    "Predictions",
+    "ProbeConfig",
+    "RegressionConfig",
+    "RunFolderError",
+    "RunNotFoundError",
+    "RunRecord",
+    "ScheduleConfig",
+    "SideFeatures",
+    "SideNetwork",
+    "TargetError",
+    "TaskConfig",
+    "TrainedRun",
+    "TrialReport",
+    "UniPTConfig",
+    "ValidationConfig",
+    "WeightedSumConfig",
+    "build_network",
+    "evaluate",
+    "explain",
+    "fit",
+    "load_run",
+    "with_overrides",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME_OF[name]}", __name__), name)

@@ -1,0 +1,60 @@
+"""Where and in which precision a run computes."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from .config import DeviceName, PrecisionName
+from .errors import ConfigError
+
+
+def resolve_device(name: DeviceName) -> torch.device:
+    """The device of this name; `auto`: a GPU if there is one.
+
+    Raises:
+        ConfigError: This machine has no such device.
+    """
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        name = next(device for device in ("cuda", "mps", "cpu") if available[device])
+    if not available[name]:
+        found = [device for device, there in available.items() if there]
+        raise ConfigError("device", [f"{name!r} is not available here, there are {found}"])
+    return torch.device(name)
+
+
+def resolve_precision(name: PrecisionName, device: torch.device) -> torch.dtype:
+    """The dtype of matrix products on a device.
+
+    Raises:
+        ConfigError: The device cannot train in it.
+    """
+    if name == "auto":
+        return torch.bfloat16 if _multiplies_bfloat16(device) else torch.float32
+    if name == "float16" and device.type == "cpu":
+        raise ConfigError(
+            "precision", ["float16 needs a GPU; on a CPU use bfloat16, float32 or auto"]
+        )
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
+    """Matrix products in `dtype` inside; nothing changes for float32."""
+    if dtype == torch.float32:
+        return nullcontext()
+    return torch.autocast(device.type, dtype=dtype)
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        # Compute capability 8.0 (Ampere); older GPUs only emulate it.
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return False

@@ -1,0 +1,54 @@
+"""Ctrl-C and a scheduler's SIGTERM, kept back until the run stands between two steps."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+
+
+class StopSignals:
+    """Notes the first stop signal instead of raising in the middle of an update.
+
+    A second one acts at once. Outside the main thread, where Python delivers no signals, it does
+    nothing.
+    """
+
+    def __init__(self) -> None:
+        self._received: int | None = None
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> StopSignals:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._restore()
+
+    @property
+    def is_requested(self) -> bool:
+        """Whether somebody asked to stop."""
+        return self._received is not None
+
+    def act(self) -> None:
+        """Stop as the signal asked for.
+
+        Raises:
+            KeyboardInterrupt: For Ctrl-C, and for a request that reached another process only.
+            SystemExit: For SIGTERM, with the status that a shell gives it.
+        """
+        if self._received == signal.SIGTERM:
+            raise SystemExit(128 + signal.SIGTERM)
+        raise KeyboardInterrupt
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self._received = number
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        self._previous = {}

@@ -1,0 +1,160 @@
+"""Cache to batches on the device, read ahead by one thread.
+
+B samples of a batch.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+
+from cache_schema import FeatureBatch, FeatureCache, StreamBatch
+
+from .order import batch_bounds
+from .tasks import TargetReader
+
+T = TypeVar("T")
+
+_AHEAD = 2  # batches that wait; with the one in the making and the one in use, four live at once
+
+
+def place(batch: FeatureBatch, device: torch.device, dtype: torch.dtype) -> FeatureBatch:
+    """The same batch on the device, its hidden states in the dtype of the computation.
+
+    The cast is done once here, after the transfer, and not once per learning rate.
+    """
+    moved = batch.to(device, non_blocking=True)
+    streams = {
+        name: StreamBatch(stream.values.to(dtype), stream.layout, stream.grid)
+        for name, stream in moved.streams.items()
+    }
+    return replace(moved, streams=streams)
+
+
+class BatchLoader:
+    """Batches of a cache with their targets, on a device."""
+
+    def __init__(
+        self,
+        cache: FeatureCache,
+        read_targets: TargetReader,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self._cache = cache
+        self._read_targets = read_targets
+        self._device = device
+        self._dtype = dtype
+
+    def load(self, samples: np.ndarray) -> FeatureBatch:
+        """One batch, at once."""
+        host = self._cache.gather(samples, pin_memory=self._device.type == "cuda")
+        batch = replace(host, targets=self._read_targets(samples))
+        return place(batch, self._device, self._dtype)
+
+    def batches(
+        self, samples: np.ndarray, batch_size: int, *, first_batch: int = 0
+    ) -> Prefetcher[FeatureBatch]:
+        """Batches of consecutive `samples`, in order, from batch number `first_batch` on.
+
+        Use it in a `with` statement: leaving it early stops the reading thread.
+        """
+        parts = [
+            samples[start:stop]
+            for start, stop in batch_bounds(len(samples), batch_size, first_batch=first_batch)
+        ]
+        if self._device.type != "cuda":
+            return Prefetcher(map(self.load, parts), lambda batch: batch)
+        # Copies run on a stream of their own, while the GPU computes.
+        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+
+        def load_beside(part: np.ndarray) -> _Copied:
+            with torch.cuda.stream(stream):
+                return _Copied(self.load(part), stream.record_event())
+
+        return Prefetcher(map(load_beside, parts), _take_over)
+
+
+class Prefetcher(Generic[T]):
+    """Makes the next items in a thread while the present one is used.
+
+    Args:
+        items: Made in the thread, at most `_AHEAD` of them in advance.
+        receive: Applied to each item in the consuming thread.
+    """
+
+    def __init__(self, items: Iterable[object], receive: Callable[..., T]) -> None:
+        self._items = items
+        self._receive = receive
+        self._ready: deque[object] = deque()
+        self._failure: BaseException | None = None
+        self._is_exhausted = False
+        self._is_closed = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._fill, name="unipt-prefetch", daemon=True)
+
+    def __enter__(self) -> Prefetcher[T]:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._is_closed = True
+            self._ready.clear()
+            self._changed.notify_all()
+        self._thread.join()
+
+    def __iter__(self) -> Iterator[T]:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._ready or self._is_exhausted)
+                if not self._ready:
+                    if self._failure is not None:
+                        raise self._failure
+                    return
+                item = self._ready.popleft()
+                self._changed.notify_all()
+            yield self._receive(item)
+
+    def _fill(self) -> None:
+        try:
+            for item in self._items:
+                with self._changed:
+                    self._changed.wait_for(lambda: len(self._ready) < _AHEAD or self._is_closed)
+                    if self._is_closed:
+                        return
+                    self._ready.append(item)
+                    self._changed.notify_all()
+        except BaseException as error:  # it is raised again where the batch was wanted
+            self._failure = error
+        finally:
+            with self._changed:
+                self._is_exhausted = True
+                self._changed.notify_all()
+
+
+@dataclass(frozen=True)
+class _Copied:
+    batch: FeatureBatch
+    arrived: torch.cuda.Event
+
+
+def _take_over(copied: _Copied) -> FeatureBatch:
+    """Let the computing stream wait for the copy, and tell the allocator who uses the memory."""
+    stream = torch.cuda.current_stream()
+    stream.wait_event(copied.arrived)
+    batch = copied.batch
+    tensors = [batch.sample_ids, *batch.targets.values()]
+    for part in batch.streams.values():
+        tensors += [part.values, part.layout.lengths, part.layout.positions]
+        tensors += [] if part.grid is None else [part.grid]
+    for tensor in tensors:
+        tensor.record_stream(stream)
+    return batch

@@ -1,0 +1,96 @@
+"""`RUN/config.json`: what a run is, enough to use its weights or to go on training them."""
+
+from __future__ import annotations
+
+import zlib
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field, JsonValue
+
+from cache_schema import BackboneSpec, EncodingName, FeatureCache, Identity, StreamSpec
+
+from .checkpoint import flatten
+from .config import RESUMABLE_DIFFERENCES, FitConfig
+from .data import FitData
+from .settings import Settings
+from .tasks import LearnedTask
+
+
+class CacheExcerpt(Settings):
+    """The part of a cache's manifest that its weights depend on."""
+
+    path: str = Field(description="where the cache lay; it is not needed for prediction")
+    backbone: BackboneSpec
+    identity: Identity
+    streams: tuple[StreamSpec, ...]
+    encoding: EncodingName
+
+    @classmethod
+    def of(cls, cache: FeatureCache) -> CacheExcerpt:
+        """Excerpt of an opened cache."""
+        manifest = cache.manifest
+        return cls(
+            path=str(cache.path),
+            backbone=manifest.backbone,
+            identity=manifest.identity,
+            streams=manifest.streams,
+            encoding=manifest.encoding,
+        )
+
+
+class RunRecord(Settings):
+    """What `config.json` holds."""
+
+    format_version: Literal[1] = 1
+    unipt_version: str
+    created: str = Field(description="UTC, ISO 8601")
+    config: FitConfig
+    task: LearnedTask = Field(description="the task with what it learned from its targets")
+    cache: CacheExcerpt
+    num_train: int = Field(description="training samples")
+    num_validation: int = Field(description="validation samples")
+    validation_name: str = Field(description="split, or what was held out")
+    origin: dict[str, JsonValue] = Field(
+        description="flat facts that decide what the weights become; a resumed run shares them"
+    )
+
+    @classmethod
+    def of(
+        cls,
+        config: FitConfig,
+        data: FitData,
+        cache: FeatureCache,
+        *,
+        dtype: torch.dtype,
+        world_size: int,
+    ) -> RunRecord:
+        """Record a run that is about to start."""
+        settings = flatten(config.model_dump(mode="json", exclude=set(RESUMABLE_DIFFERENCES)))
+        # Left as asked for it would say `auto`, which is not the same on every machine.
+        settings["precision"] = str(dtype).removeprefix("torch.")
+        return cls(
+            unipt_version=version("unipt"),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            config=config,
+            task=data.task,
+            cache=CacheExcerpt.of(cache),
+            num_train=len(data.train),
+            num_validation=len(data.validation),
+            validation_name=data.validation_name,
+            origin={
+                **settings,
+                "world_size": world_size,
+                "cache.fingerprint": cache.fingerprint,
+                # A cache that is still being written holds other samples each time.
+                "cache.train_samples": _checksum(data.train),
+                "cache.validation_samples": _checksum(data.validation),
+            },
+        )
+
+
+def _checksum(samples: np.ndarray) -> str:
+    return f"{len(samples)} with CRC32 {zlib.crc32(samples.astype('<i8').tobytes()):08x}"

@@ -1,0 +1,92 @@
+"""What a task is: a head, a loss, metrics and predictions over one side network.
+
+B samples, E pooled width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from cache_schema import UserError
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
+
+    from cache_schema import FeatureCache
+
+TargetReader = Callable[[np.ndarray], dict[str, Tensor]]
+"""(B,) sample numbers to target name -> tensor whose first axis is B."""
+
+
+class TargetError(UserError):
+    """A target column does not suit the task."""
+
+
+class TaskOptions(BaseModel):
+    """Settings of a task, or what it learned from its targets: frozen, unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Task(Protocol):
+    """A task that has seen its training targets: all that training and prediction need.
+
+    It is stored in the run folder, so it holds the class names or the scale of the target, but
+    no samples. A new task is a file here with its config, and one line in `tasks/__init__.py`.
+    """
+
+    @property
+    def target(self) -> str:
+        """The column it learns."""
+
+    @property
+    def primary(self) -> str:
+        """The metric by which runs, epochs and learning rates are compared."""
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether more of the primary metric is better."""
+
+    def make_head(self, in_width: int) -> nn.Module:
+        """The module from pooled features (B, E) to the task's output."""
+
+    def reader(self, cache: FeatureCache, samples: np.ndarray) -> TargetReader:
+        """Open the targets of a cache.
+
+        Args:
+            cache: Holds the column `target`.
+            samples: Those that will be read; each is checked now.
+
+        Raises:
+            TargetError: The target of one of them is missing or unknown to the task; names them.
+        """
+
+    def loss(self, output: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
+        """Mean loss over the batch, a float32 scalar."""
+
+    def metrics(self) -> MetricCollection:
+        """Fresh metrics, the primary one among them."""
+
+    def update_metrics(
+        self, metrics: MetricCollection, output: Tensor, targets: Mapping[str, Tensor]
+    ) -> None:
+        """Count one batch."""
+
+    def predictions(self, output: Tensor) -> dict[str, list[object]]:
+        """Column name to one value per sample."""
+
+
+def name_samples(samples: np.ndarray, limit: int = 5) -> str:
+    """`samples 3, 8 and 11` or `samples 3, 8, 11, 12, 40 and 7 more`."""
+    shown = [str(sample) for sample in samples[:limit].tolist()]
+    more = len(samples) - len(shown)
+    if more:
+        return f"samples {', '.join(shown)} and {more} more"
+    if len(shown) == 1:
+        return f"sample {shown[0]}"
+    return f"samples {', '.join(shown[:-1])} and {shown[-1]}"

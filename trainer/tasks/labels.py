@@ -1,0 +1,67 @@
+"""Labels of a target column, one or several per sample, as flat arrays.
+
+n samples, m labels of all of them together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cache_schema import Ragged
+
+if TYPE_CHECKING:
+    from cache_schema import TargetColumn
+
+MISSING = -1  # cache_schema.TargetSpec: code of a missing category
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels of some samples.
+
+    Attributes:
+        codes: (m,) int64, as stored, without missing ones.
+        positions: (m,) int64, which of the n samples each code belongs to.
+        num_samples: n.
+    """
+
+    codes: np.ndarray
+    positions: np.ndarray
+    num_samples: int
+
+    @classmethod
+    def of(cls, column: TargetColumn, samples: np.ndarray) -> Labels:
+        """The labels of these samples in a column of category, categories or integer."""
+        positions = np.arange(len(samples))
+        if column.offsets is None:
+            codes = column.values[samples]
+        else:
+            labels = Ragged(column.values, column.offsets).take(samples)
+            positions = np.repeat(positions, labels.lengths)
+            codes = labels.values
+        # An integer target may well be -1; only categories have a code for "missing".
+        present = np.ones(len(codes), bool) if column.spec.classes is None else codes != MISSING
+        return cls(codes[present], positions[present], len(samples))
+
+    @property
+    def distinct(self) -> np.ndarray:
+        """Sorted distinct codes."""
+        return np.unique(self.codes)
+
+    def counts(self) -> np.ndarray:
+        """(n,) int64: labels of each sample."""
+        return np.bincount(self.positions, minlength=self.num_samples)
+
+    def having_other_than(self, codes: np.ndarray) -> np.ndarray:
+        """(n,) bool: samples with a label that is not among `codes`."""
+        strange = ~np.isin(self.codes, codes)
+        return np.bincount(self.positions[strange], minlength=self.num_samples) > 0
+
+
+def label_names(column: TargetColumn, codes: np.ndarray) -> list[str]:
+    """What a person calls these codes."""
+    classes = column.spec.classes
+    return [str(code) if classes is None else classes[code] for code in codes.tolist()]

@@ -1,0 +1,154 @@
+"""One number per sample, by least squares on the standardised target.
+
+B samples.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from .base import TargetError, TargetReader, TaskOptions, name_samples
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
+
+    from cache_schema import FeatureCache, TargetColumn
+
+
+class RegressionConfig(TaskOptions):
+    """Predict a number."""
+
+    name: Literal["regression"] = "regression"
+    target: str = Field(description="target column of numbers, in the unit they are predicted in")
+    best_by: Literal["mse", "mae", "r2", "pearson", "spearman"] = Field(
+        "mse", description="metric that picks the best checkpoint"
+    )
+
+    def learn(
+        self, cache: FeatureCache, train: np.ndarray, others: Mapping[str, np.ndarray]
+    ) -> RegressionTask:
+        """Find the scale of the target in `train`.
+
+        Raises:
+            TargetError: The column is not made of numbers, one is missing, or all are equal.
+        """
+        column = cache.target(self.target)
+        values = _values(column, train)
+        mean, std = float(values.mean()), float(values.std())
+        if std == 0:
+            raise TargetError(
+                f"target {self.target!r}: all {len(train)} training samples hold {mean:g}, "
+                "needed at least two different values."
+            )
+        return RegressionTask(config=self, mean=mean, std=std)
+
+    def unlearnable(
+        self, cache: FeatureCache, train: np.ndarray, held_out: np.ndarray
+    ) -> np.ndarray:
+        """(held_out,) bool: none; any number can be predicted."""
+        return np.zeros(len(held_out), dtype=bool)
+
+
+class RegressionTask(TaskOptions):
+    """Regression with the scale of its target."""
+
+    name: Literal["regression"] = "regression"
+    config: RegressionConfig
+    mean: float = Field(description="of the training samples, in the target's unit")
+    std: float = Field(gt=0, description="of the training samples, in the target's unit")
+
+    @property
+    def target(self) -> str:
+        """The column it learns."""
+        return self.config.target
+
+    @property
+    def primary(self) -> str:
+        """The metric that picks the best checkpoint."""
+        return self.config.best_by
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Not for errors."""
+        return self.config.best_by not in ("mse", "mae")
+
+    def make_head(self, in_width: int) -> nn.Module:
+        """(B, in_width) to (B, 1), in standard deviations from the mean."""
+        return nn.Linear(in_width, 1)
+
+    def reader(self, cache: FeatureCache, samples: np.ndarray) -> TargetReader:
+        """Targets in their own unit, float64."""
+        column = cache.target(self.target)
+        _values(column, samples)
+
+        def read(chosen: np.ndarray) -> dict[str, Tensor]:
+            return {self.target: torch.from_numpy(_values(column, chosen))}
+
+        return read
+
+    def loss(self, output: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
+        """Mean squared error in units of the target's variance."""
+        wanted = (targets[self.target] - self.mean) / self.std
+        return F.mse_loss(output.squeeze(1), wanted.to(output.dtype))
+
+    def metrics(self) -> MetricCollection:
+        """Errors in the target's unit, and correlations."""
+        from torchmetrics import MetricCollection
+        from torchmetrics.regression import (
+            MeanAbsoluteError,
+            MeanSquaredError,
+            PearsonCorrCoef,
+            R2Score,
+            SpearmanCorrCoef,
+        )
+
+        with warnings.catch_warnings():
+            # It keeps one number per evaluated sample, as rank correlation must.
+            warnings.filterwarnings("ignore", "Metric `SpearmanCorrcoef` will save all")
+            return MetricCollection(
+                {
+                    "mse": MeanSquaredError(),
+                    "mae": MeanAbsoluteError(),
+                    "r2": R2Score(),
+                    "pearson": PearsonCorrCoef(),
+                    "spearman": SpearmanCorrCoef(),
+                }
+            )
+
+    def update_metrics(
+        self, metrics: MetricCollection, output: Tensor, targets: Mapping[str, Tensor]
+    ) -> None:
+        """Count one batch."""
+        metrics.update(self._in_unit(output), targets[self.target].float())
+
+    def predictions(self, output: Tensor) -> dict[str, list[object]]:
+        """`value`, in the target's unit."""
+        return {"value": self._in_unit(output).tolist()}
+
+    def _in_unit(self, output: Tensor) -> Tensor:
+        return output.float().squeeze(1) * self.std + self.mean
+
+
+def _values(column: TargetColumn, samples: np.ndarray) -> np.ndarray:
+    """(B,) float64."""
+    if column.spec.kind not in ("number", "integer"):
+        raise TargetError(
+            f"target {column.spec.name!r}: holds {column.spec.kind!r}, regression needs numbers. "
+            "Use --task classification, or store it as numbers."
+        )
+    values: np.ndarray = column.values[samples].astype(np.float64)
+    missing = samples[~np.isfinite(values)]
+    if missing.size:
+        raise TargetError(
+            f"target {column.spec.name!r}: {name_samples(missing)} without a finite number. "
+            "Fill them in, or leave these rows out of the data."
+        )
+    return values

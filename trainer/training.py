@@ -1,0 +1,152 @@
+"""Train from a cache: set up, run the loop, write the run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from cache_schema import FeatureCache, Progress, SilentProgress
+
+from .checkpoint import load_newest
+from .config import FitConfig
+from .data import open_data
+from .device import resolve_device, resolve_precision
+from .durable import write_text_durably
+from .loader import BatchLoader
+from .loop import TrainingLoop
+from .model import build_model, num_parameters
+from .processes import make_accelerators, on_main
+from .record import RunRecord
+from .report import FitReport, TrialReport, draw_curves, model_card
+from .run_folder import RunFolder, check_origin
+from .tasks import Task
+from .trial import BestEpoch, Trial, is_better
+
+
+def fit(
+    config: FitConfig,
+    cache: FeatureCache,
+    run_dir: str | Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> FitReport:
+    """Train a side network from a cache.
+
+    Started by `accelerate launch` or `torchrun`, all processes call it alike, and the main one
+    writes.
+
+    Args:
+        config: All settings.
+        cache: Opened; it is only read.
+        run_dir: Folder for the weights, metrics and checkpoints.
+        resume: Go on from the newest checkpoint there; start if there is none.
+        overwrite: Replace the run that lies there.
+        progress: Where to report to; nobody by default.
+
+    Raises:
+        UserError: A setting, the cache's targets or the folder do not allow this run.
+        NonFiniteLossError: Names the step and the layer.
+        KeyboardInterrupt: After Ctrl-C; `resume=True` goes on from that step.
+    """
+    folder = RunFolder(run_dir)
+    device = resolve_device(config.device)
+    dtype = resolve_precision(config.precision, device)
+    rates = config.optimizer.learning_rates
+    accelerators = make_accelerators(len(rates), device, dtype, folder.path)
+    main = accelerators[0]
+    progress = (main.is_main_process and progress) or SilentProgress()
+
+    data = open_data(config, cache, main.num_processes)
+    streams = cache.manifest.streams
+    trials = [
+        Trial(rate, accelerator, build_model(config, data.task, streams), config.optimizer)
+        for rate, accelerator in zip(rates, accelerators, strict=True)
+    ]
+    record = RunRecord.of(config, data, cache, dtype=dtype, world_size=main.num_processes)
+    on_main(
+        main, lambda: folder.claim(record, resume=resume, overwrite=overwrite, say=progress.say)
+    )
+    if folder.is_finished:
+        progress.say(f"{folder.path}: finished already")
+        return FitReport.model_validate_json(folder.report.read_text())
+
+    loop = TrainingLoop(
+        config,
+        data,
+        trials,
+        BatchLoader(cache, data.read_targets, device=main.device, dtype=dtype),
+        main,
+        folder=folder,
+        origin=record.origin,
+        streams=streams,
+        progress=progress,
+    )
+    checkpoint = load_newest(folder.checkpoints, progress.say)
+    if checkpoint is not None:
+        check_origin(folder.checkpoints, checkpoint.origin, record.origin)
+        loop.restore(checkpoint)
+        progress.say(f"resuming after step {checkpoint.step}")
+    # Seeding each step must not touch the caller's random numbers.
+    with torch.random.fork_rng([main.device] if main.device.type == "cuda" else []):
+        loop.run()
+    winner, best = _winner(trials, data.task)
+    report = FitReport(
+        run_dir=str(folder.path),
+        learning_rate=winner.learning_rate,
+        best_epoch=best.epoch,
+        primary=data.task.primary,
+        metrics=best.metrics,
+        trials=tuple(_trial_report(trial) for trial in trials),
+        num_parameters=num_parameters(winner.module),
+        num_steps=loop.step,
+        num_train=len(data.train),
+        num_validation=len(data.validation),
+        validation_name=data.validation_name,
+        seconds=loop.seconds,
+        samples_per_s=loop.num_samples / loop.seconds,
+    )
+    on_main(main, lambda: _write_outcome(folder, record, report, best))
+    return report
+
+
+def _winner(trials: Sequence[Trial], task: Task) -> tuple[Trial, BestEpoch]:
+    """The trial whose best epoch is best; the first of equals."""
+    winner: tuple[Trial, BestEpoch] | None = None
+    for trial in trials:
+        if trial.best is not None and (
+            winner is None or is_better(task, trial.best.metrics, winner[1].metrics)
+        ):
+            winner = trial, trial.best
+    assert winner is not None, "a loop that ends without an error has validated an epoch"
+    return winner
+
+
+def _trial_report(trial: Trial) -> TrialReport:
+    return TrialReport(
+        learning_rate=trial.learning_rate,
+        best_epoch=None if trial.best is None else trial.best.epoch,
+        metrics={} if trial.best is None else trial.best.metrics,
+        stopped=trial.stopped,
+    )
+
+
+def _write_outcome(
+    folder: RunFolder, record: RunRecord, report: FitReport, best: BestEpoch
+) -> None:
+    rows = folder.read_metrics()
+    draw_curves(folder.curves, rows, report.primary, report.validation_name)
+    write_text_durably(folder.card, model_card(record, report))
+    write_text_durably(folder.report, report.model_dump_json(indent=2) + "\n")
+    # Last: a run folder with weights is a finished run.
+    folder.write_weights(
+        best.weights,
+        {
+            "format": "pt",
+            "unipt_version": record.unipt_version,
+            "features_fingerprint": record.cache.identity.features_fingerprint,
+        },
+    )
