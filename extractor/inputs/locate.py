@@ -105,8 +105,8 @@ def locate(config: DataConfig) -> list[Location]:
 def data_stamp(config: DataConfig) -> dict[str, JsonValue]:
     """Path, size and time of change of every file: equal stamps mean that nothing was touched.
 
-    A hub data set is stamped by its commit, which is asked for over the network; without a
-    network its stamp is null, and equals nothing that was stamped with one.
+    A hub data set is stamped by its commit, which is asked for over the network, and by null
+    where there is none, because then only the local hub cache can be read.
     """
     places: list[JsonValue] = []
     for place in locate(config):
