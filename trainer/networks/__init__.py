@@ -8,19 +8,24 @@ from .base import (
     SideNetwork,
 )
 from .build import NetworkConfig, build_network
+from .ladder import LadderConfig
 from .options import UniPTConfig
 from .probe import MLPProbeConfig, ProbeConfig, WeightedSumConfig
+from .released import ReleasedCheckpointError, load_released
 
 __all__ = [
     "IncompatibleNetworkError",
+    "LadderConfig",
     "MLPProbeConfig",
     "NetworkConfig",
     "NetworkOptions",
     "ProbeConfig",
+    "ReleasedCheckpointError",
     "RowMasks",
     "SideFeatures",
     "SideNetwork",
     "UniPTConfig",
     "WeightedSumConfig",
     "build_network",
+    "load_released",
 ]

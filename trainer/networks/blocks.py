@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .interaction import ParallelInteraction
 from .options import UniPTConfig
-from .per_layer import LAYER_NORM_EPS, PerLayerLinear
+from .per_layer import LAYER_NORM_EPS, PerLayerLinear, RowBatchNorm
 from .places import Places
 
 
@@ -45,7 +45,7 @@ class FeedForward(nn.Module):
         if config.norm == "layer":
             self.norm = nn.LayerNorm(reduced, eps=LAYER_NORM_EPS)
         elif config.norm == "batch":
-            self.norm = nn.BatchNorm1d(reduced)
+            self.norm = RowBatchNorm(reduced)
 
     def forward(self, rows_NR: Tensor) -> Tensor:
         """(N, R)."""

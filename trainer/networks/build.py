@@ -11,6 +11,7 @@ from cache_schema import StreamSpec
 
 from .base import SideNetwork
 from .encoder_decoder import EncoderDecoderUniPT
+from .ladder import Ladder, LadderConfig
 from .maps import MapUniPT
 from .options import UniPTConfig
 from .probe import MLPProbe, MLPProbeConfig, Probe, ProbeConfig, WeightedSum, WeightedSumConfig
@@ -24,7 +25,8 @@ UNIPT_STRUCTURES = {
 }
 
 NetworkConfig = Annotated[
-    UniPTConfig | ProbeConfig | MLPProbeConfig | WeightedSumConfig, Field(discriminator="name")
+    UniPTConfig | LadderConfig | ProbeConfig | MLPProbeConfig | WeightedSumConfig,
+    Field(discriminator="name"),
 ]
 """Settings of any network, told apart by `name`."""
 
@@ -38,6 +40,8 @@ def build_network(config: NetworkConfig, streams: Sequence[StreamSpec]) -> SideN
     match config:
         case UniPTConfig():
             return UNIPT_STRUCTURES[config.structure](config, streams)
+        case LadderConfig():
+            return Ladder(config, streams)
         case ProbeConfig():
             return Probe(config, streams)
         case MLPProbeConfig():

@@ -90,7 +90,7 @@ class EncoderDecoderUniPT(SideNetwork):
         self.decoder = SideStack(config, decoder, reduced, self.out_width)
         self.memory = MemoryReading(config, self.decoder.num_layers, reduced)
         self.upsample = Upsample(config, reduced, self.out_width)
-        initialise(self, config)
+        initialise(self, config.initialisation)
 
     def forward(self, batch: FeatureBatch, masks: RowMasks | None = None) -> SideFeatures:
         """(N, E) rows of the decoder, its guided layers as levels, and (B, G) confidence."""

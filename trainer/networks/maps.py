@@ -8,16 +8,13 @@ E output width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from cache_schema import FeatureBatch, StreamBatch, StreamSpec
+from cache_schema import FeatureBatch, StreamSpec
 
 from .base import (
-    IncompatibleNetworkError,
     RowMasks,
     SideFeatures,
     SideNetwork,
@@ -28,63 +25,8 @@ from .blocks import ParallelPath
 from .interaction import normalise_scores
 from .options import UniPTConfig
 from .places import Places
+from .regions import Regions, check_maps, find_regions, region_means
 from .setup import guided_layers, initialise, output_width, reduced_width
-
-
-class Regions(NamedTuple):
-    """Which cells of the larger maps belong to which cell of the last maps.
-
-    Attributes:
-        cells: (P, K) int64 packed rows of the larger maps; 0 where a region has fewer cells.
-        present: (P, K) bool, True where `cells` is one.
-    """
-
-    cells: Tensor
-    present: Tensor
-
-
-@lru_cache(maxsize=1024)
-def _map_regions(fine: tuple[int, int], coarse: tuple[int, int]) -> Regions:
-    """Regions of one map of (height, width) cells under another.
-
-    Cut as adaptive pooling does: from floor(i * fine / coarse) up to ceil((i + 1) * fine /
-    coarse). So k x k blocks where the sizes divide, and no region is ever empty.
-    """
-    rows, columns = (
-        [range(i * size // parts, -(-(i + 1) * size // parts)) for i in range(parts)]
-        for size, parts in zip(fine, coarse, strict=True)
-    )
-    regions = [
-        torch.tensor([y * fine[1] + x for y in ys for x in xs]) for ys in rows for xs in columns
-    ]
-    cells = nn.utils.rnn.pad_sequence(regions, batch_first=True, padding_value=-1)
-    return Regions(cells, cells >= 0)
-
-
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # torch leaves it unannotated
-def find_regions(larger: StreamBatch, last: StreamBatch) -> Regions:
-    """Regions of every sample's larger map under its last map.
-
-    Reads the grids on the CPU, which waits for the accelerator once per stream and step.
-
-    Raises:
-        IncompatibleNetworkError: A stream has no grid.
-    """
-    if larger.grid is None or last.grid is None:
-        raise IncompatibleNetworkError(
-            "network unipt: a stream has no grid, structure: maps needed the (height, width) of "
-            "every map. Extract it again, or choose another network.structure."
-        )
-    shapes = list(zip(larger.grid.tolist(), last.grid.tolist(), strict=True))
-    per_sample = [_map_regions(tuple(fine), tuple(coarse)) for fine, coarse in shapes]
-    largest = max(regions.cells.shape[1] for regions in per_sample)
-    cells, start = [], 0
-    for (fine, _), regions in zip(shapes, per_sample, strict=True):
-        shifted = torch.where(regions.present, regions.cells + start, -1)
-        cells.append(nn.functional.pad(shifted, (0, largest - shifted.shape[1]), value=-1))
-        start += fine[0] * fine[1]
-    cells_PK = torch.cat(cells).to(larger.values.device)
-    return Regions(cells_PK.clamp(min=0), cells_PK >= 0)
 
 
 class RegionReading(nn.Module):
@@ -113,18 +55,14 @@ class RegionReading(nn.Module):
         Returns:
             (P, C) hidden states, and (P, K) guided weights before the mean is added.
         """
-        present_PK = regions.present
-        mean_PK = present_PK / present_PK.sum(1, keepdim=True)
         if self.guidance is None:
-            cells_PKC = layer_NC[regions.cells].float()
-            weights_PK = torch.zeros_like(mean_PK)
-        else:
-            dtype = compute_dtype(self.guidance.weight)
-            cells_PKC = layer_NC[regions.cells].to(dtype)
-            guidance_PC = self.guidance(last_PD.to(dtype)).relu()
-            scores_PK = torch.bmm(cells_PKC, guidance_PC[:, :, None]).squeeze(2) * present_PK
-            weights_PK = normalise_scores(scores_PK, 1, self.config.eps, self.config.eps_rule)
-        paths_PK = (weights_PK + mean_PK).to(cells_PKC)
+            return region_means(layer_NC.float(), regions), torch.zeros_like(regions.mean_weights())
+        dtype = compute_dtype(self.guidance.weight)
+        cells_PKC = layer_NC[regions.cells].to(dtype)
+        guidance_PC = self.guidance(last_PD.to(dtype)).relu()
+        scores_PK = torch.bmm(cells_PKC, guidance_PC[:, :, None]).squeeze(2) * regions.present
+        weights_PK = normalise_scores(scores_PK, 1, self.config.eps, self.config.eps_rule)
+        paths_PK = (weights_PK + regions.mean_weights()).to(dtype)
         return torch.bmm(paths_PK[:, None], cells_PKC).squeeze(1), weights_PK
 
 
@@ -140,12 +78,7 @@ class MapUniPT(SideNetwork):
         self.preset = config.preset
         chosen = pick_streams(config.name, config.streams, streams)
         anchor = chosen[-1]
-        flat = [stream.name for stream in chosen if len(stream.axes) != 2]
-        if flat:
-            raise IncompatibleNetworkError(
-                f"network unipt: streams {flat!r} have no (height, width), structure: maps needed "
-                "maps. Choose network.streams that are maps, or network.structure: tokens."
-            )
+        check_maps(config.name, chosen)
         guided = guided_layers(config, chosen, anchor)
         self.anchor_stream = anchor.name
         self.guided_positions = guided
@@ -162,7 +95,7 @@ class MapUniPT(SideNetwork):
             reduced=reduced_width(config, self.out_width),
             width=self.out_width,
         )
-        initialise(self, config)
+        initialise(self, config.initialisation)
 
     def forward(self, batch: FeatureBatch, masks: RowMasks | None = None) -> SideFeatures:
         """(P, E) rows at the cells of the last map, and (B, G) confidence."""

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from .base import NetworkOptions
 
+InitialisationName = Literal["torch", "bert", "xavier"]
 PresetName = Literal["paper", "vse-text", "vse-image", "clip4clip", "clip-vil", "mdetr"]
 
 # Each row says how a system differs from `vse-text`, whose values are the defaults below.
@@ -122,7 +123,7 @@ class UniPTConfig(NetworkOptions):
         description="how a region of a larger map becomes one position: read under learned "
         "guidance of the last map, or averaged; only with maps",
     )
-    initialisation: Literal["torch", "bert", "xavier"] = Field(
+    initialisation: InitialisationName = Field(
         default="torch",
         description="torch's defaults; normal(0, 0.02) and zero biases; Xavier-uniform weights",
     )

@@ -21,6 +21,18 @@ LAYER_NORM_EPS = 1e-5
 """torch's default, which the authors use in all side networks (golden/README.md, 3.1 to 3.15)."""
 
 
+class RowBatchNorm(nn.BatchNorm1d):
+    """Batch normalisation of (N, C) rows.
+
+    Given (N, C), torch sums the rows one after the other in float32; given (1, C, N) it sums
+    pairwise, with a tenth of the error (measured on 512 rows: 4.8e-7 instead of 2.7e-6).
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # torch's own name
+        """(N, C) normalised over N."""
+        return super().forward(input.T.contiguous()[None])[0].T
+
+
 class LayeredNorm(nn.Module):
     """One kind of normalisation for G layers, each with a scale and a shift of its own."""
 
@@ -28,7 +40,7 @@ class LayeredNorm(nn.Module):
         super().__init__()
         self.kind = kind
         if kind == "batch":
-            self.batch = nn.BatchNorm1d(num_layers * width)
+            self.batch = RowBatchNorm(num_layers * width)
         elif kind == "layer":
             self.weight = nn.Parameter(torch.ones(num_layers, width))
             self.bias = nn.Parameter(torch.zeros(num_layers, width))
@@ -40,7 +52,7 @@ class LayeredNorm(nn.Module):
             return torch.addcmul(self.bias.to(normed), normed, self.weight.to(normed))
         if self.kind == "batch":
             rows: Tensor = self.batch(rows_NGR.flatten(1))
-            return rows.view_as(rows_NGR)
+            return rows.reshape(rows_NGR.shape)
         return rows_NGR
 
 

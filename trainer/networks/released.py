@@ -15,11 +15,12 @@ from cache_schema import UserError
 
 from .base import SideNetwork
 from .encoder_decoder import EncoderDecoderUniPT
+from .ladder import Ladder
 from .maps import MapUniPT
 from .unipt import EmbeddingUniPT, TokenUniPT
 
 Modules = dict[str, Sequence[str]]
-"""Our module to the authors' modules whose parameters it stacks."""
+"""Our module (or single parameter) to the authors' modules (parameters) that it stacks."""
 
 
 class ReleasedCheckpointError(UserError):
@@ -83,7 +84,7 @@ def released_names(network: SideNetwork) -> dict[str, tuple[str, ...]]:
     for ours in network.state_dict():
         owner, _, leaf = ours.rpartition(".")
         names = modules.get(owner.removesuffix(".batch"), ())
-        table[ours] = tuple(f"{name}.{leaf}" for name in names)
+        table[ours] = tuple(modules.get(ours, [f"{name}.{leaf}" for name in names]))
     if own := [ours for ours, names in table.items() if not names]:
         raise ReleasedCheckpointError(
             f"released checkpoint: {type(network).__name__} has {own[:3]!r}, which the authors' "
@@ -119,6 +120,8 @@ def _modules(network: SideNetwork) -> Modules:
             return _clip_vil(network)
         case EncoderDecoderUniPT() if network.preset == "mdetr":
             return _mdetr(network)
+        case Ladder() if network.config.block == "post-norm":
+            return _ladder(network)
     raise ReleasedCheckpointError(
         f"released checkpoint: there is none for {type(network).__name__}. Build a network with "
         "the preset of one of the released systems."
@@ -195,5 +198,29 @@ def _mdetr(network: EncoderDecoderUniPT) -> Modules:
             f"{part}.block.feed_forward.hidden.0": [f"side_projection_{part}.0"],
             f"{part}.block.feed_forward.output": [f"side_projection_{part}.2"],
             f"{part}.block.feed_forward.norm": [f"side_projection_{part}.3"],
+        }
+    return modules
+
+
+def _ladder(network: Ladder) -> Modules:
+    modules: Modules = {
+        "down.0": [
+            "side_first_downsample_l",
+            *(f"side_downsamples_l.{rung - 1}" for rung in network.rungs),
+        ],
+        "gates": [f"side_gate_params_l.{i}" for i in range(len(network.gates))],
+        "up": ["side_final_upsample_l"],
+    }
+    for i, rung in enumerate(network.rungs):
+        ours, theirs = f"blocks.{i}", f"side_block_l.{rung - 1}"
+        modules |= {
+            f"{ours}.attention.query_key_value": [
+                f"{theirs}.attention.self.{part}" for part in ("query", "key", "value")
+            ],
+            f"{ours}.attention.output": [f"{theirs}.attention.output.dense"],
+            f"{ours}.attention_norm": [f"{theirs}.attention.output.LayerNorm"],
+            f"{ours}.perceptron.hidden": [f"{theirs}.intermediate.dense"],
+            f"{ours}.perceptron.output": [f"{theirs}.output.dense"],
+            f"{ours}.perceptron_norm": [f"{theirs}.output.LayerNorm"],
         }
     return modules

@@ -9,28 +9,29 @@ from torch import nn
 from cache_schema import StreamSpec
 
 from .base import IncompatibleNetworkError
-from .options import UniPTConfig
+from .options import InitialisationName, UniPTConfig
 
 
-def initialise(network: nn.Module, config: UniPTConfig) -> None:
+def initialise(network: nn.Module, kind: InitialisationName) -> None:
     """Set the weights as the system's authors do; torch's defaults are there already.
 
-    Source: golden/PAPER_VS_CODE.md, "Initialisation of the side parameters".
+    Norms keep their ones and zeros. Source: golden/PAPER_VS_CODE.md, "Initialisation of the side
+    parameters".
     """
-    if config.initialisation == "torch":
+    if kind == "torch":
         return
     for name, parameter in network.named_parameters():
-        owner = name.split(".")[-2]
-        if owner == "norm":
+        owner, leaf = name.rsplit(".", 1) if "." in name else ("", name)
+        if owner.endswith("norm"):
             continue
-        if name.endswith("weight"):
+        if leaf == "weight" and parameter.dim() in (2, 3):
             # A stacked weight is one matrix for each layer: widths, not the stack, set its scale.
             for matrix in parameter.unbind() if parameter.dim() == 3 else (parameter,):
-                if config.initialisation == "bert":
+                if kind == "bert":
                     nn.init.normal_(matrix, std=0.02)
                 else:
                     nn.init.xavier_uniform_(matrix)
-        elif name.endswith("bias") and config.initialisation == "bert":
+        elif leaf == "bias" and kind == "bert":
             nn.init.zeros_(parameter)
 
 

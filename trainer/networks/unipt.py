@@ -38,7 +38,7 @@ class TokenUniPT(SideNetwork):
             reduced=reduced_width(config, self.out_width),
             width=self.out_width,
         )
-        initialise(self, config)
+        initialise(self, config.initialisation)
 
     def forward(self, batch: FeatureBatch, masks: RowMasks | None = None) -> SideFeatures:
         """(N, E) rows at the token positions, and (B, G) confidence."""
@@ -79,7 +79,7 @@ class EmbeddingUniPT(SideNetwork):
             reduced=reduced_width(config, self.out_width),
             width=self.out_width,
         )
-        initialise(self, config)
+        initialise(self, config.initialisation)
 
     def forward(self, batch: FeatureBatch, masks: RowMasks | None = None) -> SideFeatures:
         """(U, E) rows, and (U, G) confidence."""
