@@ -13,7 +13,7 @@ from torch import Tensor
 from .base import GoldenFile, Replay
 
 OUTPUT_BOUND = 2e-5
-"""float32 outputs, of their peak (golden/README.md, section 1)."""
+"""float32 outputs, of their peak (tests/golden/README.md)."""
 SMALLEST_SHARE = 0.01
 """An output's peak is its own largest magnitude, stricter than the page asks, but at least this
 share of the file's: a loss near zero keeps the rounding of the large logits it is made from."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 LAYER_NORM_EPS = 1e-12
-"""BERT's (golden/README.md, 3.13)."""
+"""As in BERT."""
 
 
 class AnswerHead(nn.Module):

@@ -34,7 +34,7 @@ def soft_score_loss(
         loss_scale: The mean is multiplied by this; 1 means by A, a sum over answers.
         accumulation: Micro-batches of one step; a scale other than 1 is divided by it.
 
-    Source: CLIP-ViL as UniPT runs it: scale 500, 8 micro-batches (golden/README.md, 3.14).
+    Source: CLIP-ViL as UniPT runs it: scale 500, 8 micro-batches.
     """
     mean = F.binary_cross_entropy_with_logits(logits_QA, targets_QA)
     return mean * (logits_QA.shape[1] if loss_scale == 1 else loss_scale / accumulation)

@@ -17,11 +17,11 @@ from ..heads import GroundingOutput
 from .matching import GroundingTargets, MatchCosts, Matches, match
 
 TEMPERATURE = 0.07
-"""Divides the cosines of queries and words (golden/README.md, 3.17)."""
+"""Divides the cosines of queries and words, as in MDETR."""
 NO_OBJECT_WEIGHT = 0.1
-"""Weight of queries without a box in the soft-token loss (the same page)."""
+"""Weight of queries without a box in the soft-token loss, as in MDETR."""
 COUNT_EPS = 1e-6
-"""Added to the number of positives that a sum is divided by (the same page)."""
+"""Added to the number of positives that a sum is divided by, as in MDETR."""
 
 
 @dataclass(frozen=True)

@@ -54,8 +54,8 @@ def triplet_phase(
         steps_per_epoch: Steps of one epoch.
         warmup_epochs: Epochs with all negatives.
 
-    Source: golden/PAPER_VS_CODE.md, section 2. The very first step with hardest negatives has
-    factor 0, as released.
+    Source: UniPT's recipe for VSE-infinity. The very first step with hardest negatives has factor
+    0, as released.
     """
     factor = step / steps_per_epoch if epoch == warmup_epochs else 1.0
     return TripletPhase(hardest=epoch >= warmup_epochs, factor=factor)

@@ -96,5 +96,5 @@ class GroundingPrecision(Metric):
         self.count += len(scores_BQ)
 
     def compute(self) -> Tensor:
-        """Share of expressions found, for each k; 0 without any expression."""
-        return self.num_hits / self.count.clamp(min=1)
+        """Share of expressions found, for each k."""
+        return self.num_hits / self.count

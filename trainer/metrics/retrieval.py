@@ -62,7 +62,12 @@ class RetrievalRecall(Metric):
         ids_I, rows_I = _first_of_each(dim_zero_cat(self.item_ids))
         text_ids_S = dim_zero_cat(self.text_item_ids)
         item_of_text = torch.searchsorted(ids_I, text_ids_S).clamp(max=len(ids_I) - 1)
-        item_of_text = item_of_text.where(ids_I[item_of_text] == text_ids_S, -1)
+        num_orphans = int((ids_I[item_of_text] != text_ids_S).sum())
+        if num_orphans:
+            raise ValueError(
+                f"retrieval: {num_orphans} texts belong to no item that was added, needed the "
+                "item of every text. Evaluate a whole split."
+            )
         folds = recall_of_folds(
             dim_zero_cat(self.items)[rows_I],
             dim_zero_cat(self.texts),

@@ -25,7 +25,7 @@ class BertAdam(Optimizer):
         weight_decay: 0.2 in the recipe, 0 for biases.
         max_grad_norm: Each tensor's gradient is scaled to this norm if longer; 0 turns it off.
 
-    Source: golden/README.md, 3.11.
+    Source: the released code; tests/golden/clip4clip_bertadam.npz is a trajectory of it.
     """
 
     def __init__(

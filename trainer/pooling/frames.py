@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 NORM_EPS = 1e-6
-"""Vectors shorter than this are divided by it instead (golden/README.md, 3.9)."""
+"""Vectors shorter than this are divided by it instead, as in the release of CLIP4Clip."""
 
 
 def mean_of_frames(frames_BFE: Tensor, mask_BF: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from cache_schema import RowLayout
 
 TEMPERATURE = 0.1
-"""Divides the scores before the softmax over ranks (golden/README.md, 3.3)."""
+"""Divides the scores before the softmax over ranks, as in the release of VSE-infinity."""
 
 
 class GeneralizedPooling(nn.Module):
