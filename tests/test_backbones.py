@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_models import FAMILIES, MAX_POSITIONS, TEXTS, save_tiny_model
 
 from extractor import BackboneConfig, load_backbone
@@ -192,7 +193,10 @@ def test_identity_follows_every_setting_and_file_but_not_the_folder(tiny_model, 
     identity = load(folder).identity
     copy, weights, words = (tmp_path / name for name in ("copy", "weights", "words"))
     shutil.copytree(folder, copy)
-    save_tiny_model(weights, "bert", seed=8)
+    shutil.copytree(folder, weights)
+    tensors = load_file(weights / "model.safetensors")
+    tensors["embeddings.LayerNorm.bias"][0] += 1
+    save_file(tensors, weights / "model.safetensors", {"format": "pt"})
     shutil.copytree(folder, words)
     settings = json.loads((words / "tokenizer_config.json").read_text())
     (words / "tokenizer_config.json").write_text(json.dumps({**settings, "note": 1}))
@@ -252,8 +256,6 @@ def test_weights_in_several_files_are_one_model(tiny_model, tmp_path) -> None:
 
 def test_weights_that_would_be_random_are_refused(tiny_model, tmp_path) -> None:
     """transformers only warns: the states of such a model are noise."""
-    from safetensors.torch import load_file, save_file
-
     shutil.copytree(tiny_model("bert"), tmp_path / "model")
     tensors = load_file(tmp_path / "model" / "model.safetensors")
     del tensors["encoder.layer.1.output.dense.weight"]

@@ -72,13 +72,12 @@ FAMILIES: dict[str, TinyFamily] = {
 }
 
 
-def save_tiny_model(folder: Path, family: str, *, seed: int = 7) -> Path:
+def save_tiny_model(folder: Path, family: str) -> Path:
     """Save a random model of this family, and a tokenizer trained on `CORPUS`, in safetensors.
 
     Args:
         folder: Where to; made if it is not there.
         family: A key of `FAMILIES`.
-        seed: Of the weights.
     """
     made = FAMILIES[family]
     tokenizer = getattr(transformers, made.tokenizer)().train_new_from_iterator(
@@ -99,7 +98,7 @@ def save_tiny_model(folder: Path, family: str, *, seed: int = 7) -> Path:
         **made.options,
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(7)
         model = transformers.AutoModel.from_config(config, dtype=torch.float32).eval()
         # Freshly made norms and biases are ones and zeros: then a norm that is applied twice, or
         # not at all, would not show.
