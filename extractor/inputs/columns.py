@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from .config import DataConfig
 from .errors import MissingColumnError
 
+# Titles, questions and the like are no texts by name alone: another column may be the one meant.
 _TEXT_NAMES = (
-    "text", "sentence", "review", "review_text", "content", "body", "document", "comment", "tweet",
-    "message", "utterance", "question", "query", "title", "headline", "abstract",
+    "text", "sentence", "review", "review_text", "content", "body", "document", "tweet",
+    "utterance",
 )  # fmt: skip
 _PAIR_NAMES = (
     ("text", "text_pair"), ("text1", "text2"), ("text_1", "text_2"), ("text_a", "text_b"),

@@ -18,7 +18,7 @@ from .loading import load_splits
 from .locate import locate
 from .source import SampleSource, SkippedRow
 from .targets import TargetData, read_target
-from .texts import TextHash, as_texts, is_blank, joined
+from .texts import TextHash, as_texts, is_blank, joined, value_at
 
 # Rows looked at together while checking texts: some megabytes.
 _ROWS_AT_ONCE = 8192
@@ -101,7 +101,7 @@ def _check_texts(
             bad[start : start + len(wrong)] = wrong
             for row in np.flatnonzero(wrong).tolist():
                 at = next(i for i, column in enumerate(blanks) if column[row])
-                reason = _reason(inputs[at], table.column(inputs[at])[row].as_py())
+                reason = _reason(inputs[at], value_at(table.column(inputs[at]), row))
                 skipped.append(SkippedRow(split, start + row, reason))
             for text_hash, column in zip(hashes, texts, strict=True):
                 text_hash.update(column.filter(pa.array(~wrong)))

@@ -17,7 +17,8 @@ from cache_schema import TargetSpec
 from .errors import DataError
 
 _INTEGER = re.compile(r"[+-]?(0|[1-9]\d{0,17})")
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+# Digits after a leading zero are a code, such as a postal one, not a quantity.
+_NUMBER = re.compile(r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 _MISSING_NUMBERS = frozenset({"", "nan", "na", "n/a", "null", "none"})
 # Whole numbers with gaps are codes of classes when they are few, quantities when they are many.
 _MAX_GAPPED_CLASSES = 100

@@ -44,8 +44,7 @@ def as_texts(column: pa.Array, name: str) -> pa.LargeStringArray:
         BadRowError: No value of the column can be a string.
     """
     kind = column.type
-    if isinstance(kind, pa.BaseExtensionType) and kind.extension_name == "arrow.json":
-        # A jsonl column of mixed types: every value is a JSON document of its own.
+    if _is_json(kind):
         documents = [None if d is None else json.loads(d) for d in column.storage.to_pylist()]
         return pa.array([d if isinstance(d, str) else None for d in documents], pa.large_string())
     if pa.types.is_dictionary(kind):
@@ -56,6 +55,17 @@ def as_texts(column: pa.Array, name: str) -> pa.LargeStringArray:
         f"--data: row 0 of column {name!r} holds {column[0].as_py()!r} ({kind}), needed text. "
         "Choose another --text-column, or convert it to strings."
     )
+
+
+def value_at(column: pa.ChunkedArray, row: int) -> object:
+    """One value as Python has it, for a message."""
+    value = column[row].as_py()
+    return json.loads(value) if _is_json(column.type) and value is not None else value
+
+
+def _is_json(kind: pa.DataType) -> bool:
+    """Whether it is a jsonl column of mixed types: every value is a JSON document of its own."""
+    return isinstance(kind, pa.BaseExtensionType) and kind.extension_name == "arrow.json"
 
 
 def is_blank(texts: pa.LargeStringArray) -> np.ndarray:
