@@ -233,7 +233,7 @@ def test_the_total_weighs_every_level() -> None:
 
 
 def test_grounding_heads_have_the_released_size() -> None:
-    """0.23 million with width 256 in the released code, as the paper says (0.7 with the side network)."""
+    """0.23 million with width 256 in the released code: with the side network the paper's 0.7."""
     heads = GroundingHeads(256)
 
     assert round(sum(p.numel() for p in heads.parameters()) / 1e6, 2) == 0.23

@@ -37,10 +37,10 @@ def cosine(step: int, *, num_steps: int, num_warmup: int = 0) -> float:
 def bert_cosine(step: int, *, num_steps: int, warmup: float = 0.1) -> float:
     """The cosine of BertAdam, which runs over all steps and not only those after the warm-up.
 
-    At the end of the warm-up the factor falls from 1 to 0.976, as released (CLIP4Clip: warmup 0.1
-    of the steps). The first step has factor 0.
+    At the end of the warm-up the factor falls from 1 to 0.976, and past the last step it rises
+    again, both as released (CLIP4Clip: warmup 0.1 of the steps). The first step has factor 0.
     """
     progress = step / num_steps
     if progress < warmup:
         return progress / warmup
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return 0.5 * (1 + math.cos(math.pi * progress))
