@@ -1,0 +1,114 @@
+"""Extraction against a bare forward loop over the same batches.
+
+The bare loop has its texts tokenised and padded beforehand and throws the hidden states away;
+extraction also reads, tokenises, packs, checks, encodes, writes and syncs every layer to disk.
+Target: at least 0.95 of the bare loop's samples per second.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from report import Figure, interleaved, parser, show
+from texts import random_bert_base, random_texts
+
+from extractor import ExtractConfig, extract, load_backbone, open_data
+
+BATCH = 32
+
+
+def measure(name: str, backbone: str, data: str, folder: Path, repeats: int) -> list[Figure]:
+    """Samples per second of both, in turn."""
+    config = ExtractConfig(
+        backbone=backbone,
+        data=(data,),
+        splits=("train",),
+        batch_size=BATCH,
+        device="cpu",
+        precision="float32",
+        max_length=128,
+    )
+    loaded = load_backbone(config.backbone_config, "cpu")
+    source = open_data(config.data_config)
+    num_samples = source.splits["train"]
+    prepared = loaded.prepare(source.samples("train", 0, num_samples))
+    inputs = [
+        pad(prepared.inputs["token_ids"].take(chosen), prepared.lengths[chosen])
+        for shard in shard_orders(config, prepared.lengths, loaded)
+        for chosen in np.array_split(shard, range(BATCH, len(shard), BATCH))
+    ]
+    model = loaded._model
+
+    def bare() -> float:
+        started = time.perf_counter()
+        with torch.no_grad():
+            for batch in inputs:
+                model(**batch, output_hidden_states=True)
+        return num_samples / (time.perf_counter() - started)
+
+    runs = 0
+
+    def ours() -> float:
+        nonlocal runs
+        runs += 1
+        path = folder / f"{name}-{runs}"
+        report = extract(config.model_copy(update={"cache": str(path)}))
+        return num_samples / report.seconds
+
+    speed = interleaved({"bare": bare, "ours": ours}, repeats)
+    ratio = speed["ours"] / speed["bare"]
+    return [
+        Figure(f"extraction/{name}, bare loop", speed["bare"], "samples/s"),
+        Figure(f"extraction/{name}, unipt", speed["ours"], "samples/s"),
+        Figure(f"extraction/{name}, unipt : bare loop", ratio, "x", ">= 0.95"),
+    ]
+
+
+def shard_orders(config: ExtractConfig, lengths: np.ndarray, loaded: object) -> list[np.ndarray]:
+    """Each shard's samples, longest first: the batches that extraction makes."""
+    stream = loaded.streams[0]
+    sample_bytes = lengths * len(stream.layers) * stream.width * 2
+    shards, filled, current = [], 0, []
+    for sample, size in enumerate(sample_bytes.tolist()):
+        if current and filled + size > config.shard_bytes:
+            shards.append(current)
+            current, filled = [], 0
+        current.append(sample)
+        filled += size
+    shards.append(current)
+    return [np.array(s)[np.argsort(-lengths[s], kind="stable")] for s in shards]
+
+
+def pad(token_ids: object, lengths: np.ndarray) -> dict[str, torch.Tensor]:
+    """A padded batch, as a tokenizer would make it."""
+    ids = torch.zeros(len(lengths), int(lengths.max()), dtype=torch.long)
+    for sample, length in enumerate(lengths.tolist()):
+        ids[sample, :length] = torch.from_numpy(token_ids[sample].astype(np.int64))
+    mask = torch.arange(ids.shape[1]) < torch.from_numpy(lengths)[:, None]
+    return {"input_ids": ids, "attention_mask": mask.long()}
+
+
+def main() -> int:
+    options = parser(__doc__)
+    options.add_argument("--only", choices=["minilm", "bert-base"], help="one backbone")
+    args = options.parse_args()
+    figures = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for which, count in (("minilm", 2048), ("bert-base", 384)):
+            if args.only in (None, which):
+                texts = f"train={random_texts(folder / f'{which}.csv', count)}"
+                is_real = which == "minilm"
+                backbone = which if is_real else str(random_bert_base(folder / "bert"))
+                figures += measure(which, backbone, texts, folder, args.repeats)
+    show(figures, as_json=args.json)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
