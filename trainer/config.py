@@ -49,7 +49,7 @@ class OptimizerConfig(Settings):
 class ScheduleConfig(Settings):
     """How the learning rate changes from step to step."""
 
-    name: Literal["cosine", "linear", "constant"] = Field(
+    shape: Literal["cosine", "linear", "constant"] = Field(
         "cosine", description="shape after the warm-up; cosine and linear end at 0"
     )
     warmup: float = Field(

@@ -26,10 +26,10 @@ class RunLog:
         self._task = task
         self._progress = progress
 
-    def open(self, step: int) -> None:
-        """Start, or go on after `step` steps: what was logged of later ones is forgotten."""
+    def open(self, step: int, epochs_done: int) -> None:
+        """Start, or go on from there: what was logged of later steps is forgotten."""
         if self._accelerator.is_main_process:
-            self._folder.forget_metrics_after(step)
+            self._folder.forget_metrics_after(step, epochs_done)
         self._accelerator.init_trackers(
             self._folder.events.name, init_kwargs={"tensorboard": {"purge_step": step + 1}}
         )

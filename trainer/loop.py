@@ -84,7 +84,7 @@ class TrainingLoop:
         """Training samples that all processes have read."""
         epochs, steps = divmod(self.step, self._epoch_steps)
         own = epochs * self._epoch_samples + steps * self._config.batch_size
-        return min(own, (epochs + 1) * self._epoch_samples) * self._world_size
+        return int(min(own, (epochs + 1) * self._epoch_samples) * self._world_size)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on where a checkpoint was saved."""
@@ -102,7 +102,7 @@ class TrainingLoop:
             KeyboardInterrupt: After Ctrl-C; a checkpoint was saved.
         """
         total = self._epoch_samples * self._world_size * self._config.epochs
-        self._log.open(self.step)
+        self._log.open(self.step, self.epochs_done)
         self._started = time.monotonic() - self.seconds
         try:
             with (

@@ -155,9 +155,13 @@ class RunFolder:
         lines = self.metrics.read_text().splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
-    def forget_metrics_after(self, step: int) -> None:
-        """Drop lines of steps that are about to be trained again."""
-        rows = [row for row in self.read_metrics() if row["step"] <= step]
+    def forget_metrics_after(self, step: int, epochs_done: int) -> None:
+        """Drop lines of steps and validations that are about to be done again."""
+        rows = [
+            row
+            for row in self.read_metrics()
+            if row["step"] <= step and (row["split"] == "train" or row["epoch"] <= epochs_done)
+        ]
         write_text_durably(self.metrics, "".join(map(_json_line, rows)))
 
     def _delete_run(self) -> None:

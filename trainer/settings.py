@@ -14,6 +14,10 @@ from .errors import ConfigError
 SettingsT = TypeVar("SettingsT", bound=BaseModel)
 
 
+# Keys that decide what the rest of their section means, so they are set first and reset the rest.
+_DECIDING = ("name", "preset")
+
+
 class Settings(BaseModel):
     """A frozen document of settings: unknown keys are errors, values are checked once."""
 
@@ -26,20 +30,21 @@ def with_overrides(config: SettingsT, overrides: Sequence[str]) -> SettingsT:
     Args:
         config: Any settings document.
         overrides: `path=value` each, such as `optimizer.weight_decay=0.1`. A value is JSON where
-            it is JSON, else text. `network.name=probe` replaces the whole section by that
-            network's defaults; other paths below it apply to the new section.
+            it is JSON, else text. `network.name=probe` and `network.preset=paper` replace the
+            whole section by its defaults under that name; other paths apply to the new section.
 
     Raises:
         ConfigError: Names every unknown key with the nearest known one, and every wrong value.
     """
     pairs = [_split(override) for override in overrides]
-    # A new name decides which keys its section has, so names come first.
-    pairs.sort(key=lambda pair: pair[0][-1] != "name")
+    pairs.sort(key=lambda pair: _DECIDING.index(pair[0][-1]) if pair[0][-1] in _DECIDING else 9)
     data = config.model_dump(mode="json")
     problems: list[str] = []
     for path, value in pairs:
-        problem = _unknown_key(type(config), data, path) or _assign(data, path, value)
-        if problem is not None:
+        problem = _unknown_key(type(config), data, path)
+        if problem is None:
+            _assign(data, path, value)
+        else:
             problems.append(problem)
     try:
         changed = type(config).model_validate(data)
@@ -99,16 +104,17 @@ def _split(override: str) -> tuple[list[str], object]:
     return path.strip().split("."), value
 
 
-def _assign(data: dict[str, Any], path: Sequence[str], value: object) -> str | None:
+def _assign(data: dict[str, Any], path: Sequence[str], value: object) -> None:
     *parents, key = path
     for parent in parents:
         data = data[parent]
     if isinstance(data.get(key), str) and not isinstance(value, str) and value is not None:
         value = str(value)
-    if key == "name" and data.get("name") != value:
+    if key in _DECIDING and data.get(key) != value:
+        kept = {name: data[name] for name in _DECIDING[: _DECIDING.index(key)] if name in data}
         data.clear()
+        data.update(kept)
     data[key] = value
-    return None
 
 
 def _unknown_key(
@@ -124,8 +130,9 @@ def _unknown_key(
             return f"{here}: {_nearest(key, section.model_fields)}"
         members = _sections(section.model_fields[key].annotation)
         data = data[key] if isinstance(data.get(key), dict) else {}
-        chosen = [member for member in members if _tag(member) in (None, data.get("name"))]
-        section = chosen[0] if chosen else None
+        if len(members) > 1:
+            members = [member for member in members if _tag(member) == data.get("name")]
+        section = members[0] if members else None
     return None
 
 

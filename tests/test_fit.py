@@ -1,0 +1,319 @@
+"""Training from a cache: what is learned, what is chosen, and what is refused."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+
+import numpy as np
+import pytest
+import torch
+from training_caches import (
+    Recorder,
+    assert_same_weights,
+    config_of,
+    label_cache,
+    logged,
+    number_cache,
+    settings,
+    tags_cache,
+    target_cache,
+)
+
+from cache_schema import CacheError, FeatureCache, Ragged, TargetSpec
+from trainer import (
+    ConfigError,
+    IncompatibleNetworkError,
+    NonFiniteLossError,
+    TargetError,
+    evaluate,
+    fit,
+)
+
+
+@pytest.mark.parametrize("network", ["unipt", "probe", "mlp-probe", "weighted-sum"])
+def test_every_network_learns_a_label_that_one_feature_gives_away(tmp_path, network):
+    cache = label_cache(tmp_path / "cache")
+
+    report = fit(settings(f"network.name={network}", "epochs=8"), cache, tmp_path / "run")
+
+    assert report.metrics["accuracy"] >= 0.9
+    assert evaluate(tmp_path / "run", cache, "test", device="cpu")["accuracy"] >= 0.8
+
+
+def test_a_number_is_learned_in_its_own_unit(tmp_path):
+    """Targets around 100 with a spread of 20: without standardising nothing is learned at all."""
+    config = settings("epochs=20", "network.name=probe", target="score", task="regression")
+
+    report = fit(config, number_cache(tmp_path / "cache"), tmp_path / "run")
+
+    assert report.primary == "mse"
+    assert report.metrics["r2"] > 0.5
+    assert report.metrics["spearman"] > 0.7
+    assert 0 < report.metrics["mae"] < 15
+
+
+def test_several_labels_per_sample_are_learned_each_on_its_own(tmp_path):
+    config = settings("task.best_by=macro_f1", "epochs=8", target="tags")
+
+    report = fit(config, tags_cache(tmp_path / "cache"), tmp_path / "run")
+
+    assert {"accuracy", "macro_f1", "micro_f1"} <= report.metrics.keys()
+    assert report.metrics["macro_f1"] > 0.6
+
+
+def test_integers_are_classes_named_by_their_digits(tmp_path):
+    stars = np.arange(80) % 3 * 2 - 1  # -1, 1, 3: a -1 is a class here and not a missing label
+    spec = TargetSpec(name="stars", kind="integer")
+    cache = target_cache(tmp_path / "cache", spec, stars, signal=stars * 2.0)
+
+    fit(settings(target="stars"), cache, tmp_path / "run")
+
+    assert config_of(tmp_path / "run")["task"]["classes"] == ["-1", "1", "3"]
+
+
+def test_learning_rates_side_by_side_train_as_each_would_alone(tmp_path):
+    """One stream of batches must not couple them, not even through dropout."""
+    cache = label_cache(tmp_path / "cache")
+    both = settings("optimizer.learning_rates=[0.02,0.0001]", "dropout=0.3")
+
+    report = fit(both, cache, tmp_path / "both")
+    fit(settings("optimizer.learning_rates=[0.02]", "dropout=0.3"), cache, tmp_path / "alone")
+
+    assert [trial.learning_rate for trial in report.trials] == [0.02, 0.0001]
+    assert report.learning_rate == 0.02
+    assert_same_weights(tmp_path / "both", tmp_path / "alone")
+
+
+def test_the_run_keeps_the_epoch_with_the_best_validation_metric(tmp_path):
+    cache = label_cache(tmp_path / "cache")
+
+    report = fit(settings("epochs=6"), cache, tmp_path / "run")
+
+    accuracies = [row["accuracy"] for row in logged(tmp_path / "run", "validation")]
+    assert report.metrics["accuracy"] == max(accuracies)
+    assert report.best_epoch == accuracies.index(max(accuracies)) + 1
+    again = evaluate(tmp_path / "run", cache, "validation", device="cpu", precision="float32")
+    assert again == report.metrics
+
+
+def test_early_stopping_ends_after_the_asked_epochs_without_a_gain(tmp_path):
+    """A learning rate of almost 0 gets no better, so it stops after the first epoch plus two."""
+    config = settings("optimizer.learning_rates=[1e-12]", "early_stopping=2", "epochs=9")
+
+    report = fit(config, label_cache(tmp_path / "cache"), tmp_path / "run")
+
+    assert report.num_steps == 3 * 6
+    assert report.trials[0].stopped == "no better accuracy for 2 epoch(s)"
+
+
+def test_the_learning_rate_warms_up_and_ends_at_zero(tmp_path):
+    config = settings("schedule.shape=linear", "schedule.warmup=0.5")
+
+    fit(config, label_cache(tmp_path / "cache"), tmp_path / "run")
+
+    rates = [row["rate"] for row in logged(tmp_path / "run", "train")]
+    assert rates[0] == 0
+    assert max(rates) == rates[12] == 0.02
+    assert rates[-1] == pytest.approx(0.02 / 12)
+
+
+def test_without_a_validation_split_a_part_of_training_is_held_out_the_same_way(tmp_path):
+    cache = label_cache(tmp_path / "cache", splits={"train": 60, "test": 20})
+
+    reports = [
+        fit(settings("validation.fraction=0.25", f"seed={seed}"), cache, tmp_path / f"run{seed}")
+        for seed in (1, 2)
+    ]
+
+    assert {report.validation_name for report in reports} == {"25% held out of train"}
+    assert {(report.num_train, report.num_validation) for report in reports} == {(45, 15)}
+    origins = [config_of(tmp_path / f"run{seed}")["origin"] for seed in (1, 2)]
+    assert origins[0]["cache.train_samples"] == origins[1]["cache.train_samples"]
+
+
+def test_a_label_that_only_held_out_samples_have_stays_in_training(tmp_path):
+    """With ten labels seen once or twice each, a random part would take away some of them."""
+    labels = np.arange(20) % 10
+    labels[10:] = np.arange(10) // 5
+    spec = TargetSpec(name="label", kind="category", classes=tuple("abcdefghij"))
+    cache = target_cache(tmp_path / "cache", spec, labels, splits={"train": 20})
+
+    fit(settings("validation.fraction=0.5", "epochs=1"), cache, tmp_path / "run")
+
+    assert config_of(tmp_path / "run")["task"]["classes"] == list("abcdefghij")
+
+
+@pytest.mark.parametrize("encoding", ["float16", "bfloat16", "float32"])
+def test_bfloat16_products_train_from_every_encoding(tmp_path, encoding):
+    cache = label_cache(tmp_path / "cache", encoding=encoding)
+
+    report = fit(settings("precision=bfloat16", "epochs=6"), cache, tmp_path / "run")
+
+    assert report.metrics["accuracy"] >= 0.9
+
+
+def test_fit_leaves_the_callers_random_numbers_alone(tmp_path):
+    cache = label_cache(tmp_path / "cache")
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+
+    torch.manual_seed(5)
+    fit(settings("epochs=1", "dropout=0.5"), cache, tmp_path / "run")
+
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_fit_runs_in_a_thread_where_no_signal_handler_can_be_set(tmp_path):
+    cache = label_cache(tmp_path / "cache")
+    reports = []
+    thread = threading.Thread(
+        target=lambda: reports.append(fit(settings("epochs=1"), cache, tmp_path / "run"))
+    )
+
+    thread.start()
+    thread.join()
+
+    assert reports[0].num_steps == 6
+
+
+def test_progress_counts_samples_and_shows_the_loss(tmp_path):
+    progress = Recorder()
+
+    fit(settings(), label_cache(tmp_path / "cache"), tmp_path / "run", progress=progress)
+
+    assert progress.done == progress.total == 4 * 48
+    assert progress.facts[-1]["loss"] < progress.facts[0]["loss"]
+    assert "epoch 4/4: validation accuracy" in progress.lines[-1]
+
+
+def with_label_only_in_test(tmp_path):
+    labels = np.arange(80) % 2
+    labels[64:67] = 2
+    spec = TargetSpec(name="label", kind="category", classes=("neg", "pos", "odd"))
+    return target_cache(tmp_path / "cache", spec, labels)
+
+
+def with_missing_label(tmp_path):
+    labels = np.arange(80) % 2
+    labels[[3, 50]] = -1
+    spec = TargetSpec(name="label", kind="category", classes=("neg", "pos"))
+    return target_cache(tmp_path / "cache", spec, labels)
+
+
+def with_one_class(tmp_path):
+    spec = TargetSpec(name="label", kind="category", classes=("neg", "pos"))
+    return target_cache(tmp_path / "cache", spec, np.zeros(80, np.int64))
+
+
+def with_nan(tmp_path):
+    cache = number_cache(tmp_path / "other")
+    values = cache.target("score").values.copy()
+    values[[7, 20]] = np.nan
+    return target_cache(tmp_path / "cache", TargetSpec(name="score", kind="number"), values)
+
+
+def with_equal_numbers(tmp_path):
+    return target_cache(
+        tmp_path / "cache", TargetSpec(name="score", kind="number"), np.full(80, 3.0)
+    )
+
+
+REGRESSION = {"task": "regression", "target": "score"}
+
+
+@pytest.mark.parametrize(
+    ("make", "overrides", "task", "error", "words"),
+    [
+        (with_label_only_in_test, [], {}, TargetError, ["'odd' (3 in 'test')", "never seen"]),
+        (with_missing_label, [], {}, TargetError, ["samples 3 and 50 without a label"]),
+        (with_one_class, [], {}, TargetError, ["found 1 class", "'neg'", "at least 2"]),
+        (with_nan, [], REGRESSION, TargetError, ["samples 7 and 20", "finite number"]),
+        (with_equal_numbers, [], REGRESSION, TargetError, ["48 training samples hold 3"]),
+        (with_nan, [], {"target": "score"}, TargetError, ["'number'", "--task regression"]),
+        (with_one_class, [], {"target": "mood"}, CacheError, ["'mood'", "'label'"]),
+        (with_one_class, ["train_split=dev"], {}, CacheError, ["'dev'", "'train'"]),
+        (with_one_class, ["validation.split=train"], {}, ConfigError, ["validation.split"]),
+        (with_one_class, ["precision=float16"], {}, ConfigError, ["float16 needs a GPU"]),
+        (
+            with_label_only_in_test,
+            ["task.label_smoothing=0.1", "network.streams=[\"images\"]", "validation.split=test"],
+            {},
+            TargetError,
+            ["'odd'"],
+        ),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_trained_is_refused_by_name(tmp_path, make, overrides, task, error, words):
+    """Nothing is written: the folder is free for the next try."""
+    cache = make(tmp_path)
+
+    with pytest.raises(error) as caught:
+        fit(settings(*overrides, **task), cache, tmp_path / "run")
+
+    assert [word for word in words if word not in str(caught.value)] == []
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_that_does_not_fit_the_streams_is_refused(tmp_path):
+    cache = label_cache(tmp_path / "cache")
+
+    with pytest.raises(IncompatibleNetworkError, match=r"'images'.*'tokens'"):
+        fit(settings('network.streams=["images"]'), cache, tmp_path / "run")
+
+
+def test_samples_without_a_tag_are_allowed_where_there_may_be_several(tmp_path):
+    rows = [[], [0], [1], [0, 1]] * 20
+    spec = TargetSpec(name="tags", kind="categories", classes=("a", "b"))
+    cache = target_cache(tmp_path / "cache", spec, Ragged.from_rows(rows, np.int64))
+
+    assert fit(settings("epochs=1", target="tags"), cache, tmp_path / "run").num_steps == 6
+
+
+def test_non_finite_hidden_states_are_named_by_step_layer_and_sample(tmp_path):
+    def spoil(states):
+        states[0, 1, 3] = torch.nan  # the first token of sample 0, layer 1
+
+    cache = label_cache(tmp_path / "cache", change=spoil)
+
+    with pytest.raises(NonFiniteLossError) as caught:
+        fit(settings("checkpoint_every_steps=1"), cache, tmp_path / "run")
+
+    message = str(caught.value)
+    step = int(message.split()[1])
+    assert f"step {step} of 24" in message
+    assert "layer 1 (layer.1) in stream 'tokens'" in message
+    assert "first in sample 0" in message
+    saved = sorted((tmp_path / "run" / "checkpoints").glob("step-*.pt"))
+    assert [path.name for path in saved[-1:]] == [f"step-{step - 1:09d}.pt"] * (step > 1)
+
+
+def test_a_learning_rate_that_explodes_names_the_module(tmp_path):
+    cache = label_cache(tmp_path / "cache")
+    config = settings("optimizer.learning_rates=[1e30]", "schedule.warmup=0")
+
+    with pytest.raises(NonFiniteLossError, match=r"step 2 of 24, .* 1e\+30.*output of 'n.*--lr"):
+        fit(config, cache, tmp_path / "run")
+
+
+def test_an_exploding_learning_rate_leaves_the_others_alone(tmp_path):
+    cache = label_cache(tmp_path / "cache")
+    both = settings("optimizer.learning_rates=[1e30,0.02]", "schedule.warmup=0")
+    progress = Recorder()
+
+    report = fit(both, cache, tmp_path / "both", progress=progress)
+    fit(settings("schedule.warmup=0"), cache, tmp_path / "alone")
+
+    assert report.trials[0].stopped == "loss not finite in step 2"
+    assert any("The other learning rates go on." in line for line in progress.lines)
+    assert_same_weights(tmp_path / "both", tmp_path / "alone")
+
+
+def test_a_cache_that_is_still_written_trains_on_what_is_there_when_told(tmp_path):
+    cache = label_cache(tmp_path / "cache")
+    shutil.rmtree(tmp_path / "cache" / "receipts" / "000001")
+    cache = FeatureCache.open(tmp_path / "cache", allow_partial=True)
+
+    report = fit(settings("epochs=1"), cache, tmp_path / "run")
+
+    assert report.num_train == 28
