@@ -1,1 +1,1 @@
-"""TODO"""
+"""The `unipt` command: parses, calls, prints."""

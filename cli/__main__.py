@@ -1,0 +1,5 @@
+"""`python -m cli`: the same as `unipt`."""
+
+from .app import main
+
+main()

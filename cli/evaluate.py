@@ -1,0 +1,31 @@
+"""`unipt evaluate`: metrics of a run on a split of a cache."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .console import Terminal
+from .options import Device, Json, Quiet, RunOption
+from .wording import table
+
+
+def evaluate(
+    run: RunOption,
+    cache: Annotated[str, typer.Option(metavar="PATH", help="Cache with the split.")],
+    split: Annotated[str, typer.Option(metavar="NAME", help="Split to evaluate on.")] = "test",
+    device: Device = "auto",
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Print and write the metrics of a run on one split of a cache."""
+    import unipt
+
+    terminal = Terminal(quiet=quiet, as_json=as_json)
+    metrics = unipt.evaluate(run, cache, split, device=device, progress=terminal)
+    facts = {"run": run, "cache": cache, "split": split, "metrics": metrics}
+    shown = table((split, ""), [(name, f"{value:.4f}") for name, value in metrics.items()])
+    terminal.result(shown, facts)
+    terminal.say(f"written to {run / f'metrics-{split}.json'}")
+    terminal.suggest("unipt", "predict", "--run", run, "a text")

@@ -1,0 +1,55 @@
+"""Commands to copy, shown by `--help`; a test parses every one of them."""
+
+from __future__ import annotations
+
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "unipt": (
+        "unipt run quickstart",
+        "unipt extract --backbone bert-base --data reviews.csv",
+        "unipt fit --cache reviews-bert-base.zarr --target label",
+        "unipt predict --run runs/reviews 'a text to label'",
+    ),
+    "extract": (
+        "unipt extract --backbone bert-base --data reviews.csv",
+        "unipt extract --backbone minilm --data train=train.csv --data test=test.csv",
+        "unipt extract --backbone roberta-base --data nyu-mll/glue:mrpc --text-column sentence1 "
+        "--text-pair-column sentence2 --target label",
+        "unipt extract --backbone ./my-bert --data texts.parquet --cache /scratch/texts --dry-run",
+    ),
+    "inspect": (
+        "unipt inspect reviews-bert-base.zarr",
+        "unipt inspect reviews-bert-base.zarr --json",
+    ),
+    "verify": (
+        "unipt verify reviews-bert-base.zarr",
+        "unipt verify reviews-bert-base.zarr --quick",
+    ),
+    "repair": ("unipt repair reviews-bert-base.zarr",),
+    "gc": (
+        "unipt gc reviews-bert-base.zarr --dry-run",
+        "unipt gc reviews-bert-base.zarr",
+    ),
+    "fit": (
+        "unipt fit --cache reviews-bert-base.zarr --target label",
+        "unipt fit --cache reviews-bert-base.zarr --target label --network probe --run runs/probe",
+        "unipt fit --cache reviews-bert-base.zarr --target label --lr 1e-4 --lr 1e-3 --epochs 10",
+        "unipt fit --cache reviews-bert-base.zarr --task regression --target stars "
+        "--set optimizer.weight_decay=0.1",
+        "unipt fit --cache reviews-bert-base.zarr --target label --run runs/long --resume",
+    ),
+    "evaluate": ("unipt evaluate --run runs/reviews --cache reviews-bert-base.zarr --split test",),
+    "predict": (
+        "unipt predict --run runs/reviews 'a text' 'another text'",
+        "unipt predict --run runs/reviews --data new.csv --out predictions.parquet",
+    ),
+    "run": (
+        "unipt run --list",
+        "unipt run quickstart",
+        "unipt run bert-base-text-classification --set extract.data=reviews.csv",
+    ),
+}
+
+
+def epilog(command: str) -> str:
+    """The end of a help page; the first character keeps its lines as they are."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in EXAMPLES[command])])

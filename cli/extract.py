@@ -1,0 +1,180 @@
+"""`unipt extract`: run a frozen backbone once and keep its hidden states."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from . import completion
+from .console import Terminal
+from .options import (
+    Json,
+    OnError,
+    Quiet,
+    TextColumn,
+    TextPairColumn,
+)
+from .wording import bytes_text, duration_text
+
+if TYPE_CHECKING:
+    from extractor import ExtractConfig, ExtractionReport
+
+
+def extract(
+    backbone: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Alias (bert-base, minilm ...), hub id or local folder.",
+            autocompletion=completion.backbones,
+            show_default=False,
+        ),
+    ],
+    data: Annotated[
+        list[str],
+        typer.Option(
+            metavar="PATH",
+            help="csv, tsv, jsonl or parquet file, folder, hub data set, or SPLIT=PATH; "
+            "repeatable.",
+            show_default=False,
+        ),
+    ],
+    revision: Annotated[
+        str | None,
+        typer.Option(metavar="REVISION", help="Branch, tag or commit on the hub."),
+    ] = None,
+    split: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Splits to extract; all if not given; repeatable."),
+    ] = None,
+    text_column: TextColumn = None,
+    text_pair_column: TextPairColumn = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Column to store as a target; guessed where unambiguous; repeatable.",
+        ),
+    ] = None,
+    cache: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH", help="Where to keep it: folder or URL; a speaking name if not given."
+        ),
+    ] = None,
+    layers: Annotated[
+        str,
+        typer.Option(
+            metavar="LAYERS",
+            help="all, or numbers such as 0,6,12 (0: embeddings); the last is always kept.",
+        ),
+    ] = "all",
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        typer.Option(help="Of the forward pass."),
+    ] = "auto",
+    encoding: Annotated[
+        Literal["float16", "bfloat16", "float32"],
+        typer.Option(help="Of the stored hidden states."),
+    ] = "float16",
+    max_length: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Tokens a text is cut to; the model's maximum if not given."
+        ),
+    ] = None,
+    device: Annotated[
+        str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps ...")
+    ] = "auto",
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Samples per step; chosen for the device."),
+    ] = None,
+    on_error: OnError = "fail",
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option("--trust-remote-code", help="Run Python code that comes with the model."),
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Tell bytes, shards, free disk and time, and stop."),
+    ] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Run a frozen backbone once and keep every layer's hidden states.
+
+    Killed and started again with the same flags it goes on where it was.
+    """
+    from extractor import ExtractConfig
+
+    from .documents import parse
+
+    config = parse(
+        ExtractConfig,
+        {
+            "backbone": backbone,
+            "revision": revision,
+            "data": data,
+            "splits": split or (),
+            "text_column": text_column,
+            "text_pair_column": text_pair_column,
+            "targets": target or (),
+            "cache": cache,
+            "layers": _layers(layers),
+            "precision": precision,
+            "encoding": encoding,
+            "max_length": max_length,
+            "device": device,
+            "batch_size": batch_size,
+            "on_error": on_error,
+            "trust_remote_code": trust_remote_code,
+        },
+        "unipt extract",
+    )
+    terminal = Terminal(quiet=quiet, as_json=as_json)
+    if dry_run:
+        _estimate(config, terminal)
+    else:
+        _extract(config, terminal)
+
+
+def _extract(config: ExtractConfig, terminal: Terminal) -> None:
+    import extractor
+
+    report = extractor.extract(config, terminal)
+    terminal.result(summary(report), report.as_dict())
+    terminal.suggest("unipt", "fit", "--cache", report.cache)
+
+
+def summary(report: ExtractionReport) -> str:
+    """What an extraction did, in one line."""
+    size = f"{report.num_samples:,} samples, {bytes_text(report.num_bytes)}"
+    if report.was_finished:
+        return f"{report.cache}: already complete ({size}), nothing to do"
+    written = f"{report.num_written:,} written in {duration_text(report.seconds)}"
+    return f"{report.cache}: complete ({size}), {written}"
+
+
+def _estimate(config: ExtractConfig, terminal: Terminal) -> None:
+    import extractor
+
+    found = extractor.estimate(config, terminal)
+    free = "no limit known" if found.free_bytes is None else bytes_text(found.free_bytes)
+    lines = [
+        ("cache", found.cache),
+        ("samples", f"{found.num_samples:,} ({found.num_tokens:,} tokens)"),
+        ("cut", f"{found.num_truncated:,} texts that are too long" if found.num_truncated else ""),
+        ("left out", f"{found.num_skipped:,} rows" if found.num_skipped else ""),
+        ("shards", f"{found.num_shards:,}, of which {found.num_missing_shards:,} are missing"),
+        ("bytes", f"{found.num_bytes:,} ({bytes_text(found.num_bytes)})"),
+        ("to write", bytes_text(found.missing_bytes)),
+        ("free disk", f"{free}{'' if found.fits else ': NOT ENOUGH'}"),
+        ("time", f"about {duration_text(found.seconds)}"),
+    ]
+    terminal.result("\n".join(f"{k:<10} {v}" for k, v in lines if v), found.as_dict())
+
+
+def _layers(text: str) -> str | list[str]:
+    return text if text == "all" else [number.strip() for number in text.split(",")]

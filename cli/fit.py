@@ -1,0 +1,119 @@
+"""`unipt fit`: train a small network from a cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from .console import Terminal
+from .options import Device, Json, Quiet, Settings
+from .wording import duration_text, number_text, table
+
+if TYPE_CHECKING:
+    from trainer import FitReport
+
+
+def fit(
+    cache: Annotated[str, typer.Option(metavar="PATH", help="Cache to train from.")],
+    task: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="classification or regression; guessed from the target where it tells.",
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="Target to learn; guessed where there is only one."),
+    ] = None,
+    network: Annotated[
+        str, typer.Option(metavar="NAME", help="unipt, probe, mlp-probe or weighted-sum.")
+    ] = "unipt",
+    epochs: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Passes over the training samples.")
+    ] = None,
+    lr: Annotated[
+        list[float] | None,
+        typer.Option(
+            metavar="RATE", help="Learning rate; several train side by side, the best is kept."
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Samples per step.")
+    ] = None,
+    reduction: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Backbone width / width of the side network."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Of weights, order and dropout.")
+    ] = None,
+    device: Device = "auto",
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        typer.Option(help="Of matrix products; weights are float32."),
+    ] = "auto",
+    run: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Where to; a speaking name in runs/ if not given."),
+    ] = None,
+    settings: Settings = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run that lies there.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the run that lies there.")
+    ] = False,
+    allow_partial: Annotated[
+        bool, typer.Option("--allow-partial", help="Train from a cache that is not finished.")
+    ] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Train a small network from a cache, for many cheap epochs."""
+    import unipt
+
+    terminal = Terminal(quiet=quiet, as_json=as_json)
+    given: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
+    if lr:
+        given["optimizer"] = {"learning_rates": lr}
+    inside = [] if reduction is None else [f"network.reduction={reduction}"]
+    report = unipt.fit(
+        unipt.open_cache(cache, allow_partial=allow_partial),
+        target,
+        task=task,
+        network=network,
+        run=run,
+        overrides=[*inside, *(settings or [])],
+        resume=resume,
+        overwrite=overwrite,
+        progress=terminal,
+        device=device,
+        precision=precision,
+        **{name: value for name, value in given.items() if value is not None},
+    )
+    terminal.result(_page(report), report.model_dump(mode="json"))
+    terminal.suggest("unipt", "evaluate", "--run", report.run_dir, "--cache", cache)
+    terminal.suggest("unipt", "predict", "--run", report.run_dir, "a text")
+
+
+def _page(report: FitReport) -> str:
+    names = list(report.metrics)
+    rows = [
+        (
+            f"{trial.learning_rate:g}",
+            "-" if trial.best_epoch is None else trial.best_epoch,
+            *(trial.metrics.get(name, float("nan")) for name in names),
+            trial.stopped or ("kept" if trial.learning_rate == report.learning_rate else ""),
+        )
+        for trial in report.trials
+    ]
+    return (
+        f"{table(('learning rate', 'best epoch', *names, ''), rows)}\n"
+        f"{report.run_dir}: {report.num_parameters:,} trained parameters, "
+        f"{report.num_train:,} samples, {report.num_steps:,} steps in "
+        f"{duration_text(report.seconds)} ({number_text(round(report.samples_per_s))} samples/s); "
+        f"{report.primary} {report.metrics[report.primary]:.4f} on {report.validation_name}"
+    )

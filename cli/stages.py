@@ -1,0 +1,113 @@
+"""The stages of one pipeline, one after the other."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import extractor
+import trainer
+import unipt
+
+from .console import Terminal
+from .extract import summary
+from .pipelines import Pipeline
+from .predict import shown
+from .wording import duration_text, table
+
+if TYPE_CHECKING:
+    from cache_schema import FeatureCache
+
+Metrics = dict[str, dict[str, float]]
+"""Split to metric to value."""
+
+
+def run_pipeline(pipeline: Pipeline, terminal: Terminal) -> None:
+    """Run what is not done yet, and print what came out.
+
+    Raises:
+        UserError: A stage cannot run, or a run folder holds a run of other settings.
+    """
+    extraction = extractor.extract(pipeline.extract, terminal)
+    terminal.say(summary(extraction))
+    cache = unipt.open_cache(extraction.cache)
+    reports = {name: _fit(pipeline, name, cache, terminal) for name in pipeline.fit}
+    metrics = {name: _evaluate(pipeline, name, cache, terminal) for name in pipeline.fit}
+    facts: dict[str, Any] = {
+        "extract": extraction.as_dict(),
+        "fit": {name: report.model_dump(mode="json") for name, report in reports.items()},
+        "evaluate": metrics,
+    }
+    text = _comparison(reports, metrics)
+    if pipeline.predict is not None:
+        texts = list(pipeline.predict.texts)
+        found = unipt.load(_folder(pipeline, pipeline.predict.run)).predict(texts)
+        facts["predict"] = found
+        text += f"\n\n{shown(texts, found)}"
+    terminal.result(text, facts)
+    best = pipeline.predict.run if pipeline.predict is not None else next(iter(pipeline.fit))
+    terminal.suggest("unipt", "predict", "--run", _folder(pipeline, best), "a text of yours")
+
+
+def _folder(pipeline: Pipeline, name: str) -> Path:
+    return Path(pipeline.runs) / name
+
+
+def _fit(
+    pipeline: Pipeline, name: str, cache: FeatureCache, terminal: Terminal
+) -> trainer.FitReport:
+    folder = _folder(pipeline, name)
+    is_there = (folder / "config.json").is_file()
+    if not is_there:
+        terminal.say(f"{folder}: training {pipeline.fit[name].network.name}")
+    try:
+        return trainer.fit(pipeline.fit[name], cache, folder, resume=is_there, progress=terminal)
+    except trainer.CheckpointMismatchError as error:
+        raise trainer.RunFolderError(
+            f"{folder}: holds a run of other settings: {'; '.join(error.differences)}. "
+            f"Remove it to train again, or keep it and give other runs a place: --set runs=FOLDER."
+        ) from error
+
+
+def _evaluate(pipeline: Pipeline, name: str, cache: FeatureCache, terminal: Terminal) -> Metrics:
+    if pipeline.evaluate is None:
+        return {}
+    trained_on = pipeline.fit[name].train_split
+    others = [split for split in cache.manifest.split_names if split != trained_on]
+    return {
+        split: _metrics_of(_folder(pipeline, name), cache, split, terminal)
+        for split in pipeline.evaluate.splits or others
+    }
+
+
+def _metrics_of(
+    folder: Path, cache: FeatureCache, split: str, terminal: Terminal
+) -> dict[str, float]:
+    """Those written for these weights and this cache, or else fresh ones."""
+    written = folder / f"metrics-{split}.json"
+    weights = folder / "model.safetensors"
+    if written.is_file() and written.stat().st_mtime >= weights.stat().st_mtime:
+        document = json.loads(written.read_text())
+        if document["fingerprint"] == cache.fingerprint:
+            terminal.say(f"{written}: evaluated already")
+            # JSON has no NaN (a correlation of constant predictions): null stands for it.
+            return {k: math.nan if v is None else v for k, v in document["metrics"].items()}
+    return unipt.evaluate(folder, cache, split, progress=terminal)
+
+
+def _comparison(reports: dict[str, trainer.FitReport], metrics: dict[str, Metrics]) -> str:
+    """One row per run: what it costs and what it reaches."""
+    splits = list(next(iter(metrics.values()), {}))
+    rows = [
+        (
+            report.run_dir,
+            report.num_parameters,
+            duration_text(report.num_train / report.samples_per_s),
+            f"{report.learning_rate:g}",
+            *(f"{report.primary} {metrics[name][split][report.primary]:.4f}" for split in splits),
+        )
+        for name, report in reports.items()
+    ]
+    return table(("run", "trained parameters", "per epoch", "learning rate", *splits), rows)
