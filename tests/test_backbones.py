@@ -144,6 +144,21 @@ def test_long_texts_are_cut_as_the_library_cuts_them_and_counted(tiny_model, fam
     torch.testing.assert_close(states(backbone, samples), expected, **CLOSE)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_tokenizer_without_a_limit_takes_the_models(tiny_model, tmp_path, family) -> None:
+    """RoBERTa's table of positions is longer than what it takes, by the padding id + 1."""
+    folder = shutil.copytree(tiny_model(family), tmp_path / "model")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    del settings["model_max_length"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    backbone = load(folder)
+
+    assert backbone.spec.options["max_length"] == MAX_POSITIONS
+    longest = states(backbone, [{"text": TEXTS[1] * 9}])
+    assert longest.shape[0] == MAX_POSITIONS
+    assert longest.isfinite().all()
+
+
 def test_chosen_layers_are_those_of_the_whole_run_and_always_with_the_last(tiny_model) -> None:
     folder = tiny_model("bert")
 

@@ -100,17 +100,31 @@ def test_equal_rows_have_one_identity_whatever_file_they_came_in(tmp_path) -> No
     assert all(identity == identities[0] for identity in identities)
 
 
-@pytest.mark.parametrize("change", ["text", "label", "order", "split"])
-def test_identity_follows_every_value_and_place(tmp_path, write, change) -> None:
-    before = read(write("a.csv", "text,label\nx y,1\nz,2\n")).identity
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", "text,label\na,1\nbc,2\n"),
+        ("a.csv", "text,label\nab,1\nc,3\n"),
+        ("a.csv", "text,label\nc,2\nab,1\n"),
+        ("test.csv", "text,label\nab,1\nc,2\n"),
+    ],
+    ids=["where a text ends", "a label", "the order", "the split"],
+)
+def test_identity_follows_every_value_and_place(write, name, content) -> None:
+    before = read(write("a.csv", "text,label\nab,1\nc,2\n"))
 
-    after = {
-        "text": ("a.csv", "text,label\nx,1\ny z,2\n"),
-        "label": ("a.csv", "text,label\nx y,1\nz,3\n"),
-        "order": ("a.csv", "text,label\nz,2\nx y,1\n"),
-        "split": ("test.csv", "text,label\nx y,1\nz,2\n"),
-    }[change]
-    assert read(write(*after)).identity != before
+    after = read(write(name, content))
+
+    assert after.identity != before.identity
+
+
+def test_identity_follows_the_split_and_the_ends_of_texts_without_targets(write) -> None:
+    sources = [write("a.csv", "text\nab\nc\n"), write("b.csv", "text\na\nbc\n")]
+    sources.append(write("test.csv", "text\nab\nc\n"))
+
+    identities = [json.dumps(read(source).identity) for source in sources]
+
+    assert len(set(identities)) == 3
 
 
 def test_identity_does_not_depend_on_how_rows_are_cut_into_pieces(write, monkeypatch) -> None:
