@@ -86,6 +86,8 @@ def test_generalized_iou_is_never_above_iou_and_never_nan(numbers: list[float]) 
         ([(0, 8)], [0, 1, 2]),
         ([(3, 5)], [1]),  # starts on the space after "the": moves to "old"
         ([(4, 8)], [1, 2]),  # ends on the space after "dog's": moves back
+        ([(7, 10)], [3]),  # starts on the first of two spaces
+        ([(4, 9)], [1, 2]),  # ends on the second of two spaces
         ([(0, 2), (9, 11)], [0, 3]),
         ([(12, 14)], []),  # nothing but padding
         ([(9, 99)], []),  # past the end of the caption

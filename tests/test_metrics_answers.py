@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trainer.metrics import SoftAccuracy, soft_accuracy
+from trainer.metrics import soft_accuracy
+from trainer.metrics.running import SoftAccuracy
 
 LOGITS = torch.tensor([[0.1, 3.0, 0.2], [2.0, 1.0, 0.0], [0.0, 0.0, 9.0], [5.0, 0.0, 0.0]])
 TARGETS = torch.tensor([[1.0, 0.3, 0.0], [0.6, 0.9, 0.0], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0]])

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from trainer.boxes import generalized_iou, iou
 from trainer.heads import GroundingOutput
-from trainer.metrics import GroundingPrecision, hits, order_by_score, predicted_boxes
+from trainer.metrics import hits, order_by_score, predicted_boxes
+from trainer.metrics.running import GroundingPrecision
 
 TRUTH = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
 # Overlaps with the truth: 1; IoU 0.53 but GIoU below 0.5; none.

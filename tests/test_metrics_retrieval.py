@@ -11,7 +11,6 @@ from torch import Tensor
 
 from trainer.metrics import (
     RecallSummary,
-    RetrievalRecall,
     best_of_groups,
     mean_of_folds,
     rank_embeddings,
@@ -20,6 +19,7 @@ from trainer.metrics import (
     summarize_places,
     two_way_recall,
 )
+from trainer.metrics.running import RetrievalRecall
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

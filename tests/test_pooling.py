@@ -80,8 +80,8 @@ def test_simple_pooling_is_the_mean_first_and_last_row_of_each_sample(lengths: l
 
 @pytest.mark.parametrize("name", ["mean", "gpo"])
 def test_half_precision_rows_are_summed_in_float32(name: str) -> None:
-    """A bfloat16 sum stops growing at 256 ones, so a long sample would come out too small."""
-    layout = RowLayout.from_lengths([1000, 3])
+    """1001 is no bfloat16 number, so a sum rounded to that dtype gives a wrong mean."""
+    layout = RowLayout.from_lengths([1001, 3])
     rows = torch.ones(layout.num_rows, WIDTH, dtype=torch.bfloat16)
 
     pooled = make_pooling(name)(rows, layout)

@@ -1,7 +1,7 @@
-"""Metrics of the paper's systems: functions of tensors, and the same over many batches."""
+"""Metrics of the paper's systems, as functions of tensors; over many batches in `running`."""
 
-from .answers import SoftAccuracy, scores_of_choices, soft_accuracy
-from .grounding import GroundingPrecision, Overlap, hits, order_by_score, predicted_boxes
+from .answers import scores_of_choices, soft_accuracy
+from .grounding import Overlap, hits, order_by_score, predicted_boxes
 from .ranks import Ranks, Ties, best_of_groups, rank_embeddings, rank_scores
 from .recall import (
     Median,
@@ -12,16 +12,12 @@ from .recall import (
     summarize_places,
     two_way_recall,
 )
-from .retrieval import RetrievalRecall
 
 __all__ = [
-    "GroundingPrecision",
     "Median",
     "Overlap",
     "Ranks",
     "RecallSummary",
-    "RetrievalRecall",
-    "SoftAccuracy",
     "Ties",
     "TwoWayRecall",
     "best_of_groups",

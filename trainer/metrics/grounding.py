@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from ..boxes import cxcywh_to_xyxy, generalized_iou
 from ..heads import GroundingOutput
@@ -60,41 +59,3 @@ def hits(
     """
     fits_BQ = overlap(order_by_score(scores_BQ, boxes_BQ4), truth_B4[:, None]) >= threshold
     return torch.stack([fits_BQ[:, :k].any(dim=1) for k in counts], dim=1)
-
-
-class GroundingPrecision(Metric):
-    """Precision at k over many batches, in [0, 1]: (len(counts),) float64."""
-
-    is_differentiable = False
-    higher_is_better = True
-    full_state_update = False
-    num_hits: Tensor
-    count: Tensor
-
-    def __init__(
-        self,
-        counts: Sequence[int] = (1, 5, 10),
-        threshold: float = 0.5,
-        overlap: Overlap = generalized_iou,
-    ) -> None:
-        super().__init__()
-        self.counts, self.threshold, self.overlap = tuple(counts), threshold, overlap
-        start = torch.zeros(len(self.counts), dtype=torch.float64)
-        self.add_state("num_hits", start, dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-
-    def update(self, scores_BQ: Tensor, boxes_BQ4: Tensor, truth_B4: Tensor) -> None:
-        """Add the expressions of one batch."""
-        self.num_hits += hits(
-            scores_BQ,
-            boxes_BQ4,
-            truth_B4,
-            counts=self.counts,
-            threshold=self.threshold,
-            overlap=self.overlap,
-        ).sum(dim=0)
-        self.count += len(scores_BQ)
-
-    def compute(self) -> Tensor:
-        """Share of expressions found, for each k."""
-        return self.num_hits / self.count

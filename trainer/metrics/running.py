@@ -1,10 +1,14 @@
-"""Two-way retrieval over many batches, as a metric.
+"""The same metrics over many batches, as torchmetrics.
 
-I items (images or videos), S texts, E features.
+Not imported by `trainer.metrics` itself: torchmetrics loads torchvision and takes seconds.
+
+B samples of a batch, Q predicted boxes or questions, A answers, I items (images or videos),
+S texts, E features.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import torch
@@ -12,8 +16,73 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from ..boxes import generalized_iou
+from .answers import scores_of_choices
+from .grounding import Overlap, hits
 from .ranks import Ties
 from .recall import Median, mean_of_folds, recall_of_folds
+
+
+class SoftAccuracy(Metric):
+    """`soft_accuracy` over many batches."""
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, logits_QA: Tensor, targets_QA: Tensor) -> None:
+        """Add the questions of one batch."""
+        self.total += scores_of_choices(logits_QA, targets_QA).sum(dtype=torch.float64)
+        self.count += len(logits_QA)
+
+    def compute(self) -> Tensor:
+        """Mean soft score of all questions, in [0, 1]."""
+        return self.total / self.count
+
+
+class GroundingPrecision(Metric):
+    """Precision at k over many batches, in [0, 1]: (len(counts),) float64."""
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+    num_hits: Tensor
+    count: Tensor
+
+    def __init__(
+        self,
+        counts: Sequence[int] = (1, 5, 10),
+        threshold: float = 0.5,
+        overlap: Overlap = generalized_iou,
+    ) -> None:
+        super().__init__()
+        self.counts, self.threshold, self.overlap = tuple(counts), threshold, overlap
+        start = torch.zeros(len(self.counts), dtype=torch.float64)
+        self.add_state("num_hits", start, dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, scores_BQ: Tensor, boxes_BQ4: Tensor, truth_B4: Tensor) -> None:
+        """Add the expressions of one batch."""
+        self.num_hits += hits(
+            scores_BQ,
+            boxes_BQ4,
+            truth_B4,
+            counts=self.counts,
+            threshold=self.threshold,
+            overlap=self.overlap,
+        ).sum(dim=0)
+        self.count += len(scores_BQ)
+
+    def compute(self) -> Tensor:
+        """Share of expressions found, for each k."""
+        return self.num_hits / self.count
 
 
 class RetrievalRecall(Metric):
