@@ -44,7 +44,12 @@ def parse(model: type[Model], data: object, where: str) -> Model:
 
 def problems(error: ValidationError, model: type[BaseModel]) -> list[str]:
     """Each problem as `path: what was found, what was needed`."""
-    return [_problem(dict(line), model) for line in error.errors(include_url=False)]
+    by_path: dict[str, list[str]] = {}
+    for line in error.errors(include_url=False):
+        path, problem = _problem(dict(line), model)
+        by_path.setdefault(path, []).append(problem)
+    # A value that fits no member of a union has one problem for each: they belong together.
+    return [": ".join(filter(None, (p, " or ".join(found)))) for p, found in by_path.items()]
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
@@ -87,28 +92,28 @@ def read_yaml(text: str, where: str) -> Any:
         raise SettingsError(where, [f"{place}not valid YAML, {reason}"]) from error
 
 
-def _problem(line: dict[str, Any], model: type[BaseModel]) -> str:
+def _problem(line: dict[str, Any], model: type[BaseModel]) -> tuple[str, str]:
+    """The path as the user wrote it, and what is wrong there."""
     keys, parent = _follow(model, line["loc"])
     path = ".".join(str(key) for key in keys)
     if line["type"] == "extra_forbidden":
-        known = list(parent.model_fields)
-        return f"{path}: unknown key, {nearest(str(keys[-1]), known)}"
+        return path, f"unknown key, {nearest(str(keys[-1]), list(parent.model_fields))}"
     if line["type"] == "missing":
-        return f"{path}: missing"
+        return path, "missing"
     if line["type"].startswith("union_tag"):
         return _tag_problem(path, line["ctx"])
     message = line["msg"][:1].lower() + line["msg"][1:]
     message = message.removeprefix("value error, ")
     found = "" if isinstance(line["input"], dict | list) else f"found {line['input']!r}, "
-    return f"{path}: {found}{message}" if path else message
+    return path, f"{found}{message}"
 
 
-def _tag_problem(path: str, context: dict[str, str]) -> str:
+def _tag_problem(path: str, context: dict[str, str]) -> tuple[str, str]:
     path = f"{path}.{context['discriminator'].strip(chr(39))}"
     if "tag" not in context:
-        return f"{path}: missing"
+        return path, "missing"
     known = [tag.strip("' ") for tag in context["expected_tags"].split(",")]
-    return f"{path}: found {context['tag']!r}, {nearest(context['tag'], known)}"
+    return path, f"found {context['tag']!r}, {nearest(context['tag'], known)}"
 
 
 def _follow(model: type[BaseModel], path: Sequence[str | int]) -> tuple[list[str | int], Any]:

@@ -176,5 +176,8 @@ def _estimate(config: ExtractConfig, terminal: Terminal) -> None:
     terminal.result("\n".join(f"{k:<10} {v}" for k, v in lines if v), found.as_dict())
 
 
-def _layers(text: str) -> str | list[str]:
-    return text if text == "all" else [number.strip() for number in text.split(",")]
+def _layers(text: str) -> str | list[int]:
+    numbers = [part.strip() for part in text.split(",")]
+    if text == "all" or not all(number.isdecimal() for number in numbers):
+        return text
+    return [int(number) for number in numbers]

@@ -28,6 +28,7 @@ class Stage(Document):
     network: Annotated[Linear | Deep, Field(discriminator="name")] = Linear()
     rates: tuple[float, ...] = (0.1,)
     split: Literal["train", "test"] | None = None
+    layers: Literal["all"] | tuple[int, ...] = "all"
 
 
 class Whole(Document):
@@ -64,6 +65,10 @@ def problems_of(data: object) -> list[str]:
         ({"stages": {"a": {"rates": [0.1, "x"]}}}, "stages.a.rates.1: found 'x', input should"),
         ({"stages": {"a": {"splits": "test"}}}, "stages.a.splits: unknown key, did you mean"),
         ({"stages": {"a": {"split": "tst"}}}, "stages.a.split: found 'tst', input should be"),
+        (
+            {"stages": {"a": {"layers": "some"}}},
+            "stages.a.layers: found 'some', input should be 'all' or found 'some', input should be",
+        ),
         ([1], "input should be a valid dictionary"),
     ],
 )
