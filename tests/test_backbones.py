@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -278,6 +279,26 @@ def test_weights_that_would_be_random_are_refused(tiny_model, tmp_path) -> None:
 
     with pytest.raises(UnsupportedBackboneError, match=r"encoder\.layer\.1\.output\.dense\.weight"):
         load(tmp_path / "model")
+
+
+def test_code_that_comes_with_a_model_runs_only_when_asked(
+    tiny_model, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "m"))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    folder = shutil.copytree(tiny_model("bert"), tmp_path / "model")
+    settings = json.loads((folder / "config.json").read_text())
+    settings["auto_map"] = {"AutoModel": "own_model.OwnModel"}
+    (folder / "config.json").write_text(json.dumps(settings))
+    (folder / "own_model.py").write_text(
+        "from transformers import BertModel\n\n\nclass OwnModel(BertModel):\n    pass\n"
+    )
+
+    assert load(folder).spec.architecture == "BertModel"
+    trusted = load(folder, trust_remote_code=True)
+    assert trusted.spec.architecture == "OwnModel"
+    assert trusted.identity["code"] is not None
+    assert torch.equal(states(trusted, SAMPLES), states(load(folder), SAMPLES))
 
 
 def test_a_cut_off_weights_file_is_named(tiny_model, tmp_path) -> None:

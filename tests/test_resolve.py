@@ -1,16 +1,13 @@
-"""A backbone's name leads to files from a folder, a package or the hub, or says why not."""
+"""A backbone's name leads to files from a folder or a package, or says why not."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
+import shutil
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
-from hub_server import COMMIT, REPOSITORY, serve_model
 
 from extractor import ALIASES, BackboneConfig, load_backbone, resolve_backbone
 from extractor.backbones import (
@@ -18,59 +15,6 @@ from extractor.backbones import (
     UnknownBackboneError,
     UnsupportedBackboneError,
 )
-
-RESOLVE = """
-import json, sys
-from extractor.backbones import BackboneConfig, BackboneError, resolve_backbone
-
-answers = []
-for name, revision in json.loads(sys.argv[1]):
-    try:
-        found = resolve_backbone(BackboneConfig(name=name, revision=revision))
-        answers.append([found.model, found.revision, str(found.folder)])
-    except BackboneError as error:
-        answers.append(f"{type(error).__name__} {error}")
-heavy = sorted({"torch", "transformers", "datasets", "pandas"} & set(sys.modules))
-print(json.dumps([answers, heavy]))
-"""
-
-
-def resolve_elsewhere(questions: list[tuple[str, str | None]], home: Path, address: str) -> list:
-    """Resolve in a process of its own: the hub's client reads its address once."""
-    environment = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(home)}
-    environment |= {"HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1"}
-    done = subprocess.run(
-        [sys.executable, "-c", RESOLVE, json.dumps(questions)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stderr == ""
-    answers, heavy = json.loads(done.stdout)
-    assert heavy == []
-    return answers
-
-
-def test_a_hub_model_is_fetched_once_and_known_by_its_commit(tiny_bert, tmp_path) -> None:
-    with serve_model(tiny_bert) as address:
-        online = resolve_elsewhere(
-            [(REPOSITORY, None), (REPOSITORY, COMMIT), (REPOSITORY, "later"), ("tiny/other", None)],
-            tmp_path,
-            address,
-        )
-    offline = resolve_elsewhere(
-        [(REPOSITORY, None), (REPOSITORY, COMMIT), ("tiny/other", None)], tmp_path, address
-    )
-
-    model, commit, folder = online[0]
-    assert (model, commit) == (REPOSITORY, COMMIT)
-    assert online[1] == offline[0] == offline[1] == online[0]
-    assert "there is no revision 'later'" in online[2]
-    assert "no such repository on the hub" in online[3]
-    assert "cannot be reached and the local hub cache does not have it" in offline[2]
-    served = load_backbone(BackboneConfig(name=folder), "cpu").identity
-    assert served == load_backbone(BackboneConfig(name=str(tiny_bert)), "cpu").identity
 
 
 def test_offline_an_alias_that_is_not_in_the_cache_says_what_to_do(tmp_path, monkeypatch) -> None:
@@ -125,8 +69,6 @@ def test_a_shard_that_is_missing_is_named(tmp_path) -> None:
 
 
 def test_the_stamp_changes_with_any_file(tiny_bert, tmp_path) -> None:
-    import shutil
-
     folder = shutil.copytree(tiny_bert, tmp_path / "model")
     config = BackboneConfig(name=str(folder))
     before = resolve_backbone(config).stamp()

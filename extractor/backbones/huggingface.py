@@ -167,7 +167,17 @@ def load_text_backbone(
             options=options,
         ),
         stream=stream,
-        identity=_identity(resolved, model, tokenizer, text, stream, precision),
+        identity={
+            **_file_identity(resolved, config),
+            "architecture": type(model).__name__,
+            "tokenizer_backend": f"tokenizers/{type(tokenizer).__name__}",
+            "max_length": text.max_length,
+            "truncation": f"longest_first, {tokenizer.truncation_side}",
+            "layers": [layer.index for layer in stream.layers],
+            "final_norms": [layer.final_norm for layer in stream.layers],
+            "precision": precision,
+            "attention": str(model.config._attn_implementation),
+        },
         pad_id=int(tokenizer.pad_token_id or 0),
     )
 
@@ -212,26 +222,12 @@ def _uses_segments(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
     )
 
 
-def _identity(
-    resolved: ResolvedBackbone,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    text: TextTokenizer,
-    stream: StreamSpec,
-    precision: str,
-) -> dict[str, JsonValue]:
+def _file_identity(resolved: ResolvedBackbone, config: BackboneConfig) -> dict[str, JsonValue]:
     return {
         "weights": _digest(resolved.weights),
         "config": _digest([resolved.config]),
-        "architecture": type(model).__name__,
         "tokenizer": _digest(resolved.tokenizer),
-        "tokenizer_backend": f"tokenizers/{type(tokenizer).__name__}",
-        "max_length": text.max_length,
-        "truncation": f"longest_first, {tokenizer.truncation_side}",
-        "layers": [layer.index for layer in stream.layers],
-        "final_norms": [layer.final_norm for layer in stream.layers],
-        "precision": precision,
-        "attention": str(model.config._attn_implementation),
+        "code": _digest(resolved.code) if config.trust_remote_code else None,
     }
 
 

@@ -41,6 +41,7 @@ class ResolvedBackbone:
         folder: Where its files lie.
         weights: Its safetensors files, sorted.
         tokenizer: Its tokenizer files, sorted.
+        code: Python files that come with it, sorted; they run only if the user says so.
     """
 
     name: str
@@ -50,6 +51,7 @@ class ResolvedBackbone:
     folder: Path
     weights: tuple[Path, ...]
     tokenizer: tuple[Path, ...]
+    code: tuple[Path, ...]
 
     @property
     def config(self) -> Path:
@@ -58,7 +60,8 @@ class ResolvedBackbone:
 
     def stamp(self) -> dict[str, JsonValue]:
         """Path, size and time of change of every file: equal stamps mean nothing was touched."""
-        stats = {path.name: path.stat() for path in (self.config, *self.weights, *self.tokenizer)}
+        files = (self.config, *self.weights, *self.tokenizer, *self.code)
+        stats = {path.name: path.stat() for path in files}
         return {
             "model": self.model,
             "revision": self.revision,
@@ -139,6 +142,7 @@ def _inspect(
         folder=folder,
         weights=_weights(name, model, folder),
         tokenizer=tuple(sorted([*tokenizer, *folder.glob("*.model")])),
+        code=tuple(sorted(folder.glob("*.py"))),
     )
 
 

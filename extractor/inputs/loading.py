@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import datasets
+import huggingface_hub.constants as hub
 from datasets.exceptions import DatasetGenerationError
 from datasets.utils.logging import get_verbosity, set_verbosity
 
@@ -16,7 +17,7 @@ from .config import DataConfig
 from .delimited import check_delimited
 from .docstrings import build_docstrings
 from .errors import DataError, DataNotFoundError
-from .locate import Location, locate, normalise_split, ordered_splits
+from .locate import Location, hub_commit, locate, normalise_split, ordered_splits
 
 
 def load_splits(config: DataConfig) -> dict[str, datasets.Dataset]:
@@ -111,7 +112,8 @@ def _load_delimited(paths: Sequence[Path], delimiter: str) -> datasets.Dataset:
 
 def _load_hub(place: Location) -> dict[str, datasets.Dataset]:
     try:
-        loaded: Any = datasets.load_dataset(place.hub_id, place.hub_config)
+        with nullcontext() if hub_commit(str(place.hub_id)) else _offline():
+            loaded: Any = datasets.load_dataset(place.hub_id, place.hub_config)
     except (ConnectionError, datasets.exceptions.DatasetNotFoundError) as error:
         raise DataNotFoundError(
             f"{place.hub_id}: no such file or folder here, and as a hub data set it cannot be "
@@ -132,6 +134,20 @@ def _load_hub(place: Location) -> dict[str, datasets.Dataset]:
 def _unreadable(place: Location, error: BaseException) -> DataError:
     first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
     return DataError(f"{place}: cannot be read as {place.kind}: {first}. Correct or convert it.")
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """Read the local hub cache at once: the library would first try the network for half a minute.
+
+    The library takes this setting from the environment when it is imported, and nowhere else.
+    """
+    before = hub.HF_HUB_OFFLINE
+    hub.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        hub.HF_HUB_OFFLINE = before
 
 
 @contextmanager

@@ -116,7 +116,11 @@ def data_stamp(config: DataConfig) -> dict[str, JsonValue]:
                 "kind": place.kind,
                 "split": place.split,
                 "files": [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files],
-                "hub": [place.hub_id, place.hub_config, _commit(place.hub_id)],
+                "hub": [
+                    place.hub_id,
+                    place.hub_config,
+                    hub_commit(place.hub_id) if place.hub_id else None,
+                ],
                 "python": [BUILDER_VERSION, sys.version] if place.kind == "builtin" else None,
             }
         )
@@ -206,13 +210,14 @@ def _files(folder: Path) -> Sequence[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def _commit(hub_id: str | None) -> str | None:
-    if hub_id is None:
-        return None
+def hub_commit(hub_id: str) -> str | None:
+    """The commit of a hub data set's main branch; None if the hub cannot tell now."""
     from huggingface_hub import dataset_info
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     try:
         return dataset_info(hub_id, timeout=5).sha
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError):
-        return None
+    except Exception as error:
+        # The client's HTTP library is another one in each of its major versions.
+        if isinstance(error, OSError) or type(error).__module__.split(".")[0].startswith("http"):
+            return None
+        raise

@@ -15,7 +15,7 @@ from .columns import Columns, choose_columns
 from .config import DataConfig, OnError
 from .errors import BadRowError, DataError
 from .loading import load_splits
-from .locate import locate
+from .locate import Location, hub_commit, locate
 from .source import SampleSource, SkippedRow
 from .targets import TargetData, read_target
 from .texts import TextHash, as_texts, is_blank, joined, value_at
@@ -39,7 +39,8 @@ def open_data(config: DataConfig) -> SampleSource:
             without a text while `on_error` is `fail`.
     """
     loaded = {split: rows.with_format("arrow") for split, rows in load_splits(config).items()}
-    untyped = all(place.kind in ("csv", "tsv") for place in locate(config))
+    places = locate(config)
+    untyped = all(place.kind in ("csv", "tsv") for place in places)
     names = list(dict.fromkeys(c for rows in loaded.values() for c in rows.column_names))
     columns = choose_columns(config, names, {name: _is_textual(loaded, name) for name in names})
     inputs = [name for name in (columns.text, columns.text_pair) if name is not None]
@@ -57,12 +58,20 @@ def open_data(config: DataConfig) -> SampleSource:
         text_column=columns.text,
         text_pair_column=columns.text_pair,
         targets=targets,
-        notes=(*columns.notes, *notes),
+        notes=(*_stale(places), *columns.notes, *notes),
         identity=identity,
         skipped=skipped,
         tables={split: rows.select_columns(inputs) for split, rows in loaded.items()},
         kept=kept,
     )
+
+
+def _stale(places: list[Location]) -> list[str]:
+    return [
+        f"{place.hub_id}: the hub cannot be reached, so the local copy is read as it is"
+        for place in places
+        if place.hub_id is not None and hub_commit(place.hub_id) is None
+    ]
 
 
 def _is_textual(loaded: Splits, name: str) -> bool:
