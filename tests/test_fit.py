@@ -53,6 +53,19 @@ def test_a_number_is_learned_in_its_own_unit(tmp_path):
     assert 0 < report.metrics["mae"] < 15
 
 
+def test_a_number_far_from_zero_keeps_its_digits(tmp_path):
+    """Seconds since 1970 in float32 are exact to 128 s only; the errors here are below 100 s."""
+    values = 1_700_000_000 + np.random.default_rng(1).normal(0, 50, 80)
+    spec = TargetSpec(name="score", kind="number")
+    cache = target_cache(tmp_path / "cache", spec, values, signal=(values - 1.7e9) / 25)
+    config = settings("epochs=20", "network.name=probe", target="score", task="regression")
+
+    report = fit(config, cache, tmp_path / "run")
+
+    assert report.metrics["r2"] > 0.5
+    assert 1 < report.metrics["mae"] < 40
+
+
 def test_several_labels_per_sample_are_learned_each_on_its_own(tmp_path):
     config = settings("task.best_by=macro_f1", "epochs=8", target="tags")
 

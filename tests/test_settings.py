@@ -23,6 +23,7 @@ def test_a_value_is_changed_at_its_path_and_nothing_else():
     ("override", "path", "value"),
     [
         ("optimizer.learning_rates=[1e-4,1e-3]", "optimizer.learning_rates", (1e-4, 1e-3)),
+        ("optimizer.learning_rates=1e-4", "optimizer.learning_rates", (1e-4,)),
         ("optimizer.clip_norm=null", "optimizer.clip_norm", None),
         ("pooling=first", "pooling", "first"),
         ("task.target=2024", "task.target", "2024"),

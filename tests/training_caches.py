@@ -131,10 +131,21 @@ def weights_of(run_dir: Path) -> dict[str, torch.Tensor]:
 
 
 def assert_same_weights(run: Path, other: Path) -> None:
-    """Bit for bit."""
+    """The kept weights are the same, bit for bit."""
     mine, theirs = weights_of(run), weights_of(other)
     assert mine.keys() == theirs.keys()
     assert [name for name in mine if not torch.equal(mine[name], theirs[name])] == []
+
+
+def assert_same_end(run: Path, other: Path) -> None:
+    """Weights, optimizers and best epochs are the same after the last step, bit for bit."""
+    assert_same_weights(run, other)
+    mine, theirs = (
+        torch.load(max((folder / "checkpoints").glob("step-*.pt")), weights_only=True)
+        for folder in (run, other)
+    )
+    assert (mine["step"], mine["epochs_done"]) == (theirs["step"], theirs["epochs_done"])
+    torch.testing.assert_close(mine["trials"], theirs["trials"], rtol=0, atol=0)
 
 
 def logged(run_dir: Path, split: str) -> list[dict[str, Any]]:

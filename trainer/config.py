@@ -38,6 +38,11 @@ class OptimizerConfig(Settings):
         1.0, gt=0, description="largest L2 norm of all gradients together; null: no clipping"
     )
 
+    @field_validator("learning_rates", mode="before")
+    @classmethod
+    def _one_is_enough(cls, rates: object) -> object:
+        return (rates,) if isinstance(rates, int | float | str) else rates
+
     @field_validator("learning_rates")
     @classmethod
     def _distinct_and_positive(cls, rates: tuple[float, ...]) -> tuple[float, ...]:
@@ -108,4 +113,4 @@ class FitConfig(Settings):
 
 
 RESUMABLE_DIFFERENCES = frozenset({"device", "eval_batch_size", "checkpoint_every_steps"})
-"""Settings that may differ on resume: none of them changes what the weights become."""
+"""Settings that may differ on resume: none changes how the weights move from step to step."""

@@ -34,24 +34,28 @@ def measure(
     Returns:
         For each model: `loss` and the task's metrics.
     """
-    from torchmetrics.aggregation import MeanMetric
+    from torchmetrics.aggregation import SumMetric
 
     counts = [task.metrics().to(device) for _ in forwards]
-    losses = [MeanMetric(nan_strategy="disable").to(device) for _ in forwards]
+    # Not MeanMetric: where it does not look for NaN, torchmetrics 1.9 ignores the weights.
+    losses = [SumMetric(nan_strategy="disable").to(device) for _ in forwards]
+    num_samples = SumMetric(nan_strategy="disable").to(device)
     with torch.no_grad():
         for batch in batches:
             for forward, count, loss in zip(forwards, counts, losses, strict=True):
                 output = forward(batch)
                 task.update_metrics(count, output, batch.targets)
-                loss.update(task.loss(output, batch.targets), batch.num_samples)
+                loss.update(task.loss(output, batch.targets) * batch.num_samples)
+            num_samples.update(batch.num_samples)
             on_batch(batch.num_samples)
     with warnings.catch_warnings():
         # A model that predicts one value has no correlation: NaN says that.
         warnings.filterwarnings("ignore", "The variance of predictions or target is close to zero")
+        total = num_samples.compute()
         return [
             {
                 name: _as_float(value)
-                for name, value in {"loss": loss.compute(), **count.compute()}.items()
+                for name, value in {"loss": loss.compute() / total, **count.compute()}.items()
             }
             for loss, count in zip(losses, counts, strict=True)
         ]

@@ -85,19 +85,19 @@ class RegressionTask(TaskOptions):
         return nn.Linear(in_width, 1)
 
     def reader(self, cache: FeatureCache, samples: np.ndarray) -> TargetReader:
-        """Targets in their own unit, float64."""
+        """Targets in standard deviations from the mean, float32."""
         column = cache.target(self.target)
         _values(column, samples)
 
         def read(chosen: np.ndarray) -> dict[str, Tensor]:
-            return {self.target: torch.from_numpy(_values(column, chosen))}
+            standardised = (_values(column, chosen) - self.mean) / self.std
+            return {self.target: torch.from_numpy(standardised).float()}
 
         return read
 
     def loss(self, output: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
         """Mean squared error in units of the target's variance."""
-        wanted = (targets[self.target] - self.mean) / self.std
-        return F.mse_loss(output.squeeze(1), wanted.to(output.dtype))
+        return F.mse_loss(output.squeeze(1), targets[self.target])
 
     def metrics(self) -> MetricCollection:
         """Errors in the target's unit, and correlations."""
@@ -126,15 +126,15 @@ class RegressionTask(TaskOptions):
     def update_metrics(
         self, metrics: MetricCollection, output: Tensor, targets: Mapping[str, Tensor]
     ) -> None:
-        """Count one batch."""
-        metrics.update(self._in_unit(output), targets[self.target].float())
+        """Count one batch, as deviations from the mean: no metric depends on where 0 lies.
+
+        A year or a time stamp as it is would leave float32 few digits for its differences.
+        """
+        metrics.update(output.squeeze(1) * self.std, targets[self.target] * self.std)
 
     def predictions(self, output: Tensor) -> dict[str, list[object]]:
         """`value`, in the target's unit."""
-        return {"value": self._in_unit(output).tolist()}
-
-    def _in_unit(self, output: Tensor) -> Tensor:
-        return output.float().squeeze(1) * self.std + self.mean
+        return {"value": (output.cpu().double().squeeze(1) * self.std + self.mean).tolist()}
 
 
 def _values(column: TargetColumn, samples: np.ndarray) -> np.ndarray:
