@@ -119,14 +119,14 @@ def replay_tokens(
     parameters = golden.parameters()
     ours = translate(network, parameters)
     features = run(network, ours, streams, dict.fromkeys(streams, mask_BT.flatten()))
-    (_, keys_BTGR, *_), mixed = calls[0]
+    (_, keys_NGR, _, places), mixed = calls[0]
     paths_BGTS = mixed.weights.permute(0, 3, 1, 2) + torch.eye(mask_BT.shape[1])
     outputs = {
         "rows": features.rows.unflatten(0, mask_BT.shape),
         "gate_logits": mixed.logits,
         "confidence": mixed.confidence,
         "attention_weights": paths_BGTS,
-        "merged_per_layer": paths_BGTS @ keys_BTGR.transpose(1, 2),
+        "merged_per_layer": paths_BGTS @ places.pad(keys_NGR).transpose(1, 2),
     }
     return outputs, parameters
 
@@ -191,7 +191,8 @@ def vse_cnn(golden: GoldenFile) -> Replay:
 
     features = run(network, ours, streams, None)
 
-    (_, keys_BTGR, *_), mixed = interactions[0]
+    (_, keys_NGR, _, places), mixed = interactions[0]
+    keys_BTGR = places.pad(keys_NGR)
     num_samples, num_cells = keys_BTGR.shape[:2]
     outputs = {
         "features": features.rows.unflatten(0, (num_samples, num_cells)),

@@ -78,7 +78,7 @@ class ParallelBlock(nn.Module):
         Returns:
             (N, R) rows of the queries, and (B, G) confidence.
         """
-        mixed = self.interaction(queries.pad(anchor_NR), keys.pad(guided_MGR), queries, keys)
+        mixed = self.interaction(anchor_NR, guided_MGR, queries, keys)
         rows_NR: Tensor = self.feed_forward(queries.pack(mixed.rows))
         return (anchor_NR + rows_NR if self.add_anchor else rows_NR), mixed.confidence
 

@@ -1,7 +1,7 @@
 """UniPT for an encoder and a decoder that reads what the side network made of the encoder.
 
 B samples, M packed encoder rows, N packed decoder rows (queries), S and Q the longest of each,
-G guided layers, L stored layers, R reduced width, E output width.
+X = Q * G reading queries, G guided layers, L stored layers, R reduced width, E output width.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """How the anchor reads the guided layers, and how what was read is mixed.
 
-B samples, T query tokens, S key tokens, G guided layers, R reduced width, H heads of width C.
+B samples, N packed query rows, M packed key rows, T query tokens, S key tokens, G guided layers,
+R reduced width, X readers (the queries, and the gate before them), H heads of width C, K = S * G.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from .options import UniPTConfig
 from .places import Places
+from .ragged import RaggedInteraction, Reading
 
 
 class Mixed(NamedTuple):
@@ -44,7 +46,7 @@ def normalise_scores(scores: Tensor, dim: int, eps: float, rule: Literal["add", 
 def score_keys(queries_BTR: Tensor, keys_BSGR: Tensor) -> Tensor:
     """(B, T, S, G) products of every query with every key, in one matrix product."""
     scores = torch.bmm(queries_BTR, keys_BSGR.flatten(1, 2).transpose(1, 2))
-    return scores.view(len(scores), -1, *keys_BSGR.shape[1:3])
+    return scores.view(*queries_BTR.shape[:2], *keys_BSGR.shape[1:3])
 
 
 def mix_keys(paths_BTSG: Tensor, keys_BSGR: Tensor) -> Tensor:
@@ -57,84 +59,105 @@ class ParallelInteraction(nn.Module):
 
     All layers share the query, so they are read as one long sequence of S * G keys. The mean of a
     layer enters the confidence only through its product with the pooled anchor, so that product
-    is one more query instead of a pass over all keys.
+    is one more query (the gate, before the others) instead of a pass over all keys.
     """
 
     def __init__(self, config: UniPTConfig, num_layers: int, reduced: int) -> None:
         super().__init__()
         self.config = config
         self.num_layers = num_layers
-        if config.confidence == "dynamic":
+        self.dynamic = config.confidence == "dynamic"
+        if self.dynamic:
             self.gate = nn.Linear(reduced, 1, bias=config.bias)
         elif config.confidence == "static":
             self.gate_logits = nn.Parameter(torch.zeros(num_layers))
         if config.interaction == "multi-head":
             self.heads = HeadProjections(reduced, config.heads, bias=config.bias)
 
-    def forward(self, query_BTR: Tensor, keys_BSGR: Tensor, queries: Places, keys: Places) -> Mixed:
-        """Read and mix the keys, which are zeros at padded places, as is the query."""
-        scores_BTSG, logits_BG = self._score(query_BTR, keys_BSGR, queries, keys)
-        confidence_BG = logits_BG.softmax(dim=1)
-        shares_B11G = confidence_BG[:, None, None].to(keys_BSGR)
-        if self.config.interaction == "multi-head":
-            rows_BTR, weights_BTSG = self.heads(query_BTR, keys_BSGR, keys, shares_B11G)
-            paths_BTSG = self._shortcut(scores_BTSG, keys) * shares_B11G
-            rows_BTR = rows_BTR + mix_keys(paths_BTSG, keys_BSGR)
-        else:
-            config = self.config
-            weights_BTSG = normalise_scores(scores_BTSG, 2, config.eps, config.eps_rule)
-            paths_BTSG = (weights_BTSG + self._shortcut(scores_BTSG, keys)) * shares_B11G
-            rows_BTR = mix_keys(paths_BTSG, keys_BSGR)
-        return Mixed(rows_BTR, weights_BTSG, logits_BG, confidence_BG)
-
-    def _score(
-        self, query_BTR: Tensor, keys_BSGR: Tensor, queries: Places, keys: Places
-    ) -> tuple[Tensor, Tensor]:
-        """Scores of the keys, zero where nothing is read by score, and logits of the layers."""
-        num_queries = query_BTR.shape[1]
-        guided = self.config.interaction == "guided"
-        dynamic = self.config.confidence == "dynamic"
-        readers = [query_BTR] if guided else []
-        if dynamic:
+    def forward(self, query_NR: Tensor, keys_MGR: Tensor, queries: Places, keys: Places) -> Mixed:
+        """Read and mix packed keys with packed queries."""
+        query_BTR = queries.pad(query_NR)
+        readers = [query_BTR] if self.config.interaction == "guided" else []
+        if self.dynamic:
             share_BT = queries.share(query_BTR.dtype)
             pooled_B1R = torch.bmm(share_BT[:, None], query_BTR)
-            readers.append((pooled_B1R * self.gate.weight).to(query_BTR))
-        read_BTSG = score_keys(torch.cat(readers, dim=1), keys_BSGR) if readers else None
+            readers.insert(0, (pooled_B1R * self.gate.weight).to(query_BTR))
+        readers_BXR = torch.cat(readers, dim=1) if readers else query_BTR[:, :0]
+        shortcut_BTS1 = self._shortcut(query_BTR, keys)
+        logits_BG = self._own_logits(query_BTR)
+        if self._sample_by_sample(keys_MGR, keys):
+            reading = Reading(
+                queries.layout.lengths.tolist(),
+                keys.layout.lengths.tolist(),
+                self.dynamic,
+                self.config.eps,
+                self.config.eps_rule,
+            )
+            rows_BTR, weights_BTSG, logits_BG = RaggedInteraction.apply(
+                readers_BXR, keys_MGR, logits_BG, shortcut_BTS1, reading
+            )
+            return Mixed(rows_BTR, weights_BTSG, logits_BG, logits_BG.softmax(dim=1))
+        return self._padded(query_BTR, readers_BXR, keys.pad(keys_MGR), keys, logits_BG)
 
-        if read_BTSG is not None and dynamic:
-            agreement_BSG = read_BTSG[:, -1].float()
-            logits_BG = (agreement_BSG * keys.share(torch.float32)[..., None]).sum(dim=1)
-            if self.gate.bias is not None:
-                logits_BG = logits_BG + self.gate.bias
-        elif self.config.confidence == "static":
-            logits_BG = self.gate_logits.float().expand(len(query_BTR), -1)
-        else:
-            logits_BG = query_BTR.new_zeros(len(query_BTR), self.num_layers, dtype=torch.float32)
+    def _sample_by_sample(self, keys_MGR: Tensor, keys: Places) -> bool:
+        return (
+            self.config.interaction == "guided"
+            and keys_MGR.is_cpu
+            and keys.mask is None
+            and not keys.layout.is_dense
+            and not torch.compiler.is_compiling()
+        )
 
-        if guided and read_BTSG is not None:
-            scores_BTSG = read_BTSG[:, :num_queries]
+    def _own_logits(self, query_BTR: Tensor) -> Tensor:
+        """(B, G) float32 logits of the layers, as far as they do not depend on the sample."""
+        logits_BG = query_BTR.new_zeros(len(query_BTR), self.num_layers, dtype=torch.float32)
+        if self.config.confidence == "static":
+            return logits_BG + self.gate_logits
+        return logits_BG + self.gate.bias if self.dynamic and self.config.bias else logits_BG
+
+    def _padded(
+        self,
+        query_BTR: Tensor,
+        readers_BXR: Tensor,
+        keys_BSGR: Tensor,
+        keys: Places,
+        logits_BG: Tensor,
+    ) -> Mixed:
+        scores_BXSG = score_keys(readers_BXR, keys_BSGR)
+        if self.dynamic:
+            agreement_BSG = scores_BXSG[:, 0].float()
+            logits_BG = logits_BG + (agreement_BSG * keys.share(torch.float32)[..., None]).sum(1)
+        confidence_BG = logits_BG.softmax(dim=1)
+        shares_B11G = confidence_BG[:, None, None].to(keys_BSGR)
+        shortcut_BTS1 = self._shortcut(query_BTR, keys)
+        if self.config.interaction == "multi-head":
+            read_BTR, weights_BTSG = self.heads(query_BTR, keys_BSGR, keys, shares_B11G)
+            rows_BTR = read_BTR + mix_keys(shortcut_BTS1 * shares_B11G, keys_BSGR)
+            return Mixed(rows_BTR, weights_BTSG, logits_BG, confidence_BG)
+        if self.config.interaction == "guided":
+            scores_BTSG = scores_BXSG[:, int(self.dynamic) :]
         elif self.config.interaction == "self":
             scores_BTSG = torch.einsum("btgr,bsgr->btsg", keys_BSGR, keys_BSGR)
         else:
-            scores_BTSG = keys_BSGR.new_zeros(
-                len(query_BTR), num_queries, keys_BSGR.shape[1], self.num_layers
-            )
+            scores_BTSG = keys_BSGR.new_zeros(*query_BTR.shape[:2], *keys_BSGR.shape[1:3])
         if keys.mask is not None:
             scores_BTSG = scores_BTSG * keys.readable()[:, None, :, None]
-        return scores_BTSG, logits_BG
+        weights_BTSG = normalise_scores(scores_BTSG, 2, self.config.eps, self.config.eps_rule)
+        rows_BTR = mix_keys((weights_BTSG + shortcut_BTS1) * shares_B11G, keys_BSGR)
+        return Mixed(rows_BTR, weights_BTSG, logits_BG, confidence_BG)
 
-    def _shortcut(self, scores_BTSG: Tensor, keys: Places) -> Tensor:
+    def _shortcut(self, query_BTR: Tensor, keys: Places) -> Tensor:
         """(1 or B, T or 1, S, 1): 1 where a query adds a key whatever its score."""
-        num_queries, num_keys = scores_BTSG.shape[1:3]
+        num_queries, num_keys = query_BTR.shape[1], keys.layout.max_length
         kind = self.config.shortcut
         if kind == "identity":
-            chosen = torch.eye(num_queries, num_keys, device=scores_BTSG.device)[None]
+            chosen = torch.eye(num_queries, num_keys, device=query_BTR.device)[None]
         elif kind == "last":
             chosen = keys.last()[:, None]
         else:
-            chosen = torch.arange(num_keys, device=scores_BTSG.device)[None, None] == 0
+            chosen = torch.arange(num_keys, device=query_BTR.device)[None, None] == 0
             chosen = chosen & (kind == "first")
-        return chosen[..., None].to(scores_BTSG)
+        return chosen[..., None].to(query_BTR)
 
 
 class HeadProjections(nn.Module):
@@ -153,15 +176,15 @@ class HeadProjections(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """(B, T, R) what is read from all layers, and (B, T, S, G) weights averaged over heads."""
         query_BHTC = self._split(self.query(query_BTR))
-        key_BHSGC = self._split(self.key(keys_BSGR).flatten(1, 2))
-        value_BHSGC = self._split(self.value(keys_BSGR).flatten(1, 2))
+        key_BHKC = self._split(self.key(keys_BSGR).flatten(1, 2))
+        value_BHKC = self._split(self.value(keys_BSGR).flatten(1, 2))
         scale = query_BHTC.shape[-1] ** -0.5
-        scores = (query_BHTC @ key_BHSGC.transpose(2, 3)) * scale
-        scores_BHTSG = scores.view(*scores.shape[:3], *keys_BSGR.shape[1:3])
+        scores_BHTK = (query_BHTC @ key_BHKC.transpose(2, 3)) * scale
+        scores_BHTSG = scores_BHTK.view(*scores_BHTK.shape[:3], *keys_BSGR.shape[1:3])
         hidden = ~keys.readable()[:, None, None, :, None]
         weights_BHTSG = scores_BHTSG.masked_fill(hidden, float("-inf")).softmax(dim=3)
-        paths = (weights_BHTSG * shares_B11G[:, None]).to(value_BHSGC).flatten(3)
-        read_BTR = (paths @ value_BHSGC).transpose(1, 2).flatten(2)
+        paths_BHTK = (weights_BHTSG * shares_B11G[:, None]).to(value_BHKC).flatten(3)
+        read_BTR = (paths_BHTK @ value_BHKC).transpose(1, 2).flatten(2)
         return self.output(read_BTR), weights_BHTSG.mean(dim=1)
 
     def _split(self, rows: Tensor) -> Tensor:
