@@ -16,9 +16,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from cache_schema import FeatureBatch, FeatureCache, Progress, StreamSpec, UserError
     from extractor import ExtractConfig, ExtractionReport
     from trainer import FitConfig, FitReport, SideNetwork, TrainedRun
@@ -39,6 +41,7 @@ __all__ = [
     "predict",
 ]
 
+SettingsT = TypeVar("SettingsT", bound="BaseModel")
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Sample = str | tuple[str, str]
 """A text, or a pair of texts."""
@@ -86,13 +89,10 @@ def extract(
     import extractor
 
     several = [data] if isinstance(data, str | Path) else data
-    config = extractor.ExtractConfig(
-        backbone=backbone,
-        data=tuple(str(entry) for entry in several),
-        cache=None if cache is None else str(cache),
-        **settings,
-    )
-    return extractor.extract(config, progress)
+    asked = {"backbone": backbone, "data": [str(entry) for entry in several], **settings}
+    if cache is not None:
+        asked["cache"] = str(cache)
+    return extractor.extract(_checked(extractor.ExtractConfig, asked, "extract"), progress)
 
 
 def open_cache(path: str | Path, *, allow_partial: bool = False) -> FeatureCache:
@@ -156,9 +156,7 @@ def fit_config(
     progress: Progress | None = None,
 ) -> FitConfig:
     """The settings of `fit`, with target and task guessed where there is only one choice."""
-    from pydantic import ValidationError
-
-    from trainer import ConfigError, FitConfig, explain, with_overrides
+    from trainer import FitConfig, with_overrides
 
     if target is None:
         target = _only_target(cache)
@@ -169,11 +167,7 @@ def fit_config(
         "network": {"name": network},
         **settings,
     }
-    try:
-        config = FitConfig.model_validate(data)
-    except ValidationError as error:
-        raise ConfigError("fit", explain(error, FitConfig)) from error
-    return with_overrides(config, overrides)
+    return with_overrides(_checked(FitConfig, data, "fit"), overrides)
 
 
 def evaluate(
@@ -329,6 +323,18 @@ def UniPT(streams: Sequence[StreamSpec], **options: Any) -> SideNetwork:  # noqa
     import trainer
 
     return trainer.build_network(trainer.UniPTConfig(**options), streams)
+
+
+def _checked(model: type[SettingsT], settings: Mapping[str, Any], where: str) -> SettingsT:
+    """The settings as a document, or every problem of them in words."""
+    from pydantic import ValidationError
+
+    from trainer import ConfigError, explain
+
+    try:
+        return model.model_validate(settings)
+    except ValidationError as error:
+        raise ConfigError(where, explain(error, model)) from error
 
 
 def _sample(position: int, text: Sample) -> dict[str, Any]:
