@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import threading
 
@@ -25,10 +26,13 @@ from trainer import (
     ConfigError,
     IncompatibleNetworkError,
     NonFiniteLossError,
+    RegressionConfig,
     TargetError,
     evaluate,
     fit,
 )
+from trainer.tasks import RegressionTask
+from trainer.trial import is_better
 
 
 @pytest.mark.parametrize("network", ["unipt", "probe", "mlp-probe", "weighted-sum"])
@@ -108,6 +112,29 @@ def test_the_run_keeps_the_epoch_with_the_best_validation_metric(tmp_path):
     assert report.best_epoch == accuracies.index(max(accuracies)) + 1
     again = evaluate(tmp_path / "run", cache, "validation", device="cpu", precision="float32")
     assert again == report.metrics
+
+
+def test_metrics_do_not_depend_on_how_many_samples_are_evaluated_at_once(tmp_path):
+    """16 samples in batches of 5: the last one alone must not count as much as five."""
+    cache = label_cache(tmp_path / "cache")
+
+    reports = [
+        fit(settings(f"eval_batch_size={size}", "epochs=1"), cache, tmp_path / f"run{size}")
+        for size in (5, 16)
+    ]
+
+    assert reports[0].metrics == pytest.approx(reports[1].metrics, rel=1e-5)
+
+
+def test_a_metric_that_is_not_a_number_is_never_the_best():
+    """A model that predicts one value for all samples has no correlation."""
+    task = RegressionTask(
+        config=RegressionConfig(target="score", best_by="pearson"), mean=0.0, std=1.0
+    )
+
+    assert is_better(task, {"pearson": -0.9}, {"pearson": math.nan})
+    assert not is_better(task, {"pearson": math.nan}, {"pearson": -0.9})
+    assert not is_better(task, {"pearson": math.nan}, {"pearson": math.nan})
 
 
 def test_early_stopping_ends_after_the_asked_epochs_without_a_gain(tmp_path):

@@ -66,6 +66,20 @@ def test_a_killed_run_resumes_in_mid_epoch_and_ends_bit_identical(tmp_path, over
         assert logged(tmp_path / "killed", split) == logged(tmp_path / "whole", split)
 
 
+def test_the_loss_curve_has_no_seam_where_a_run_was_resumed(tmp_path, monkeypatch):
+    """A point is the mean of 8 steps here, and the run dies in the middle of them."""
+    monkeypatch.setattr("trainer.loop._LOGGED_STEPS", 3)
+    cache = label_cache(tmp_path / "cache")
+    fit(settings(EVERY_5), cache, tmp_path / "whole")
+
+    with pytest.raises(Killed):
+        fit(settings(EVERY_5), cache, tmp_path / "run", progress=killed_after(13 * 8))
+    fit(settings(EVERY_5), cache, tmp_path / "run", resume=True)
+
+    assert [row["step"] for row in logged(tmp_path / "run", "train")] == [8, 16, 24]
+    assert logged(tmp_path / "run", "train") == logged(tmp_path / "whole", "train")
+
+
 def test_a_process_killed_for_real_resumes_bit_identical(tmp_path):
     """SIGKILL: no handler, no `finally`, nothing flushed."""
     cache = label_cache(tmp_path / "cache")
