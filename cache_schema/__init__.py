@@ -34,7 +34,7 @@ from .manifest import (
 )
 from .progress import Meter, Progress, SilentProgress
 from .ragged import Ragged
-from .receipts import LayerStatistics
+from .receipts import LayerStatistics, Receipt, finished_shards, read_receipt
 from .shard import ShardContents, StreamContents
 from .storage import open_storage
 from .writer import CacheWriter, read_manifest
@@ -64,6 +64,7 @@ __all__ = [
     "Problem",
     "Progress",
     "Ragged",
+    "Receipt",
     "RowLayout",
     "ShardContents",
     "SilentProgress",
@@ -80,8 +81,10 @@ __all__ = [
     "drop_bad_shards",
     "encoding",
     "find_garbage",
+    "finished_shards",
     "open_storage",
     "read_manifest",
+    "read_receipt",
     "remove_garbage",
     "verify",
 ]

@@ -4,14 +4,8 @@ from .backbones import ALIASES, BackboneConfig, load_backbone, resolve_backbone
 from .config import ExtractConfig
 from .errors import HiddenStateError
 from .inputs import DataConfig, open_data
-from .run import (
-    ExtractionEstimate,
-    ExtractionReport,
-    default_cache_path,
-    estimate,
-    extract,
-    repair,
-)
+from .report import ExtractionEstimate, ExtractionReport
+from .run import default_cache_path, estimate, extract, repair
 
 __all__ = [
     "ALIASES",

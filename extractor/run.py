@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,8 +22,10 @@ from cache_schema import (
     StorageError,
     drop_bad_shards,
     encoding,
+    finished_shards,
     open_storage,
     read_manifest,
+    read_receipt,
     verify,
 )
 
@@ -32,6 +33,7 @@ from .backbones import load_backbone, resolve_backbone
 from .config import ExtractConfig
 from .errors import HiddenStateError
 from .inputs import data_stamp, open_data
+from .report import ExtractionEstimate, ExtractionReport
 
 if TYPE_CHECKING:
     from .backbones.base import Backbone
@@ -42,77 +44,6 @@ if TYPE_CHECKING:
 
 # Samples per forward pass. On 2 CPU cores larger batches gave nothing; a GPU needs more to fill.
 _BATCH_SIZES = {"cpu": 32, "cuda": 256, "mps": 64}
-
-
-@dataclass(frozen=True)
-class ExtractionReport:
-    """What an extraction did.
-
-    Attributes:
-        cache: Where the cache lies.
-        was_finished: Whether it was complete before, so that nothing was run.
-        num_samples: Samples in the cache.
-        num_written: Samples written by this run.
-        num_shards: Shards in the cache.
-        num_bytes: Bytes of its arrays.
-        num_skipped: Source rows left out by `on_error=skip`.
-        num_truncated: Samples cut to the maximum length.
-        seconds: Duration of the forward passes with everything that overlaps them.
-    """
-
-    cache: str
-    was_finished: bool
-    num_samples: int
-    num_written: int
-    num_shards: int
-    num_bytes: int
-    num_skipped: int
-    num_truncated: int
-    seconds: float
-
-    def as_dict(self) -> dict[str, JsonValue]:
-        """For `--json`."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class ExtractionEstimate:
-    """What an extraction would cost: the answer of `--dry-run`.
-
-    Attributes:
-        cache: Where the cache would lie.
-        num_samples: Samples of all splits.
-        num_tokens: Rows of all samples.
-        num_shards: Shards of the whole cache.
-        num_missing_shards: Shards that are not finished yet.
-        num_bytes: Exact bytes of all arrays.
-        missing_bytes: Bytes still to be written.
-        free_bytes: Free space there; None where there is no limit.
-        seconds: Forward passes still to run, extrapolated from a probe of a few seconds.
-        num_skipped: Source rows left out.
-        num_truncated: Samples that are cut.
-    """
-
-    cache: str
-    num_samples: int
-    num_tokens: int
-    num_shards: int
-    num_missing_shards: int
-    num_bytes: int
-    missing_bytes: int
-    free_bytes: int | None
-    seconds: float
-    num_skipped: int
-    num_truncated: int
-
-    @property
-    def fits(self) -> bool:
-        """Whether there is room for what is missing."""
-        return self.free_bytes is None or self.missing_bytes < self.free_bytes
-
-    def as_dict(self) -> dict[str, JsonValue]:
-        """For `--json`."""
-        return {**asdict(self), "fits": self.fits}
 
 
 def extract(config: ExtractConfig, progress: Progress | None = None) -> ExtractionReport:
@@ -246,8 +177,6 @@ def _absolute(entry: str) -> str:
 
 def _finished(path: str, request: dict[str, JsonValue]) -> ExtractionReport | None:
     """The report of a cache that is complete and was made by the same request."""
-    from cache_schema.receipts import finished_shards, read_receipt
-
     storage = open_storage(path)
     manifest = read_manifest(storage)
     if manifest is None or manifest.execution.get("request") != request:

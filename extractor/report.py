@@ -1,0 +1,78 @@
+"""What an extraction did, and what one would cost."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from pydantic import JsonValue
+
+
+@dataclass(frozen=True)
+class ExtractionReport:
+    """What an extraction did.
+
+    Attributes:
+        cache: Where the cache lies.
+        was_finished: Whether it was complete before, so that nothing was run.
+        num_samples: Samples in the cache.
+        num_written: Samples written by this run.
+        num_shards: Shards in the cache.
+        num_bytes: Bytes of its arrays.
+        num_skipped: Source rows left out by `on_error=skip`.
+        num_truncated: Samples cut to the maximum length.
+        seconds: Duration of the forward passes with everything that overlaps them.
+    """
+
+    cache: str
+    was_finished: bool
+    num_samples: int
+    num_written: int
+    num_shards: int
+    num_bytes: int
+    num_skipped: int
+    num_truncated: int
+    seconds: float
+
+    def as_dict(self) -> dict[str, JsonValue]:
+        """For `--json`."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class ExtractionEstimate:
+    """What an extraction would cost: the answer of `--dry-run`.
+
+    Attributes:
+        cache: Where the cache would lie.
+        num_samples: Samples of all splits.
+        num_tokens: Rows of all samples.
+        num_shards: Shards of the whole cache.
+        num_missing_shards: Shards that are not finished yet.
+        num_bytes: Exact bytes of all arrays.
+        missing_bytes: Bytes still to be written.
+        free_bytes: Free space there; None where there is no limit.
+        seconds: Forward passes still to run, extrapolated from a probe of a few seconds.
+        num_skipped: Source rows left out.
+        num_truncated: Samples that are cut.
+    """
+
+    cache: str
+    num_samples: int
+    num_tokens: int
+    num_shards: int
+    num_missing_shards: int
+    num_bytes: int
+    missing_bytes: int
+    free_bytes: int | None
+    seconds: float
+    num_skipped: int
+    num_truncated: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether there is room for what is missing."""
+        return self.free_bytes is None or self.missing_bytes < self.free_bytes
+
+    def as_dict(self) -> dict[str, JsonValue]:
+        """For `--json`."""
+        return {**asdict(self), "fits": self.fits}
