@@ -125,7 +125,7 @@ def fit(
         cache: A cache or its path.
         target: Stored target to learn; may be left out where there is one only.
         task: classification or regression; may be left out where the target tells.
-        network: unipt, probe, mlp-probe or weighted-sum.
+        network: unipt, lst, probe, mlp-probe or weighted-sum.
         run: Folder for weights, metrics and checkpoints; a speaking name below `runs` if not given.
         overrides: `path=value` each, for settings inside sections: "network.reduction=4".
         resume: Go on with the run that lies there.

@@ -4,6 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+# Written out, because the configs that define them take too long to import; a test compares.
+NETWORKS = ("unipt", "lst", "probe", "mlp-probe", "weighted-sum")
+TASKS = ("classification", "regression")
+
+
+def networks() -> list[str]:
+    """Names of the side networks."""
+    return [*NETWORKS]
+
+
+def tasks() -> list[str]:
+    """Names of the tasks."""
+    return [*TASKS]
+
 
 def backbones() -> list[str]:
     """Aliases of known backbones."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from . import completion
 from .console import Terminal
 from .options import Device, Json, Quiet, Settings
 from .wording import duration_text, number_text, table
@@ -21,7 +22,8 @@ def fit(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="classification or regression; guessed from the target where it tells.",
+            help=f"{', '.join(completion.TASKS)}; guessed from the target where it tells.",
+            autocompletion=completion.tasks,
         ),
     ] = None,
     target: Annotated[
@@ -29,26 +31,36 @@ def fit(
         typer.Option(metavar="COLUMN", help="Target to learn; guessed where there is only one."),
     ] = None,
     network: Annotated[
-        str, typer.Option(metavar="NAME", help="unipt, probe, mlp-probe or weighted-sum.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help=f"{', '.join(completion.NETWORKS)}.",
+            autocompletion=completion.networks,
+        ),
     ] = "unipt",
     epochs: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Passes over the training samples.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Passes over the training samples; 5 if not given."),
     ] = None,
     lr: Annotated[
         list[float] | None,
         typer.Option(
-            metavar="RATE", help="Learning rate; several train side by side, the best is kept."
+            metavar="RATE",
+            help="Learning rate, 0.0005 if not given; of several at once the best is kept.",
         ),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Samples per step.")
+        int | None, typer.Option(min=1, metavar="N", help="Samples per step; 64 if not given.")
     ] = None,
     reduction: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Backbone width / width of the side network."),
+        typer.Option(
+            min=1, metavar="N", help="Backbone width / width of the side network; 2 if not given."
+        ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Of weights, order and dropout.")
+        int | None,
+        typer.Option(min=0, metavar="N", help="Of weights, order and dropout; 0 if not given."),
     ] = None,
     device: Device = "auto",
     precision: Annotated[

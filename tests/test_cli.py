@@ -18,6 +18,7 @@ import typer
 from conftest import Outcome
 from typer.main import get_command
 
+from cli import completion
 from cli.app import COMMANDS, app
 from cli.errors import shown_as_one_line
 from cli.examples import EXAMPLES
@@ -63,6 +64,34 @@ def test_flags_grow_only_on_purpose() -> None:
     }
 
     assert found == FLAGS
+
+
+def test_the_choices_of_the_pages_are_those_of_the_configs(unipt_command: Run) -> None:
+    """The pages may not import the configs, so nothing but this keeps them together."""
+    from extractor import ExtractConfig
+    from trainer import FitConfig
+
+    fit, extract = FitConfig.model_json_schema(), ExtractConfig.model_json_schema()
+    fit_page = " ".join(unipt_command("fit", "--help").out.split())
+    extract_page = " ".join(unipt_command("extract", "--help").out.split())
+
+    for section, names in (("network", completion.NETWORKS), ("task", completion.TASKS)):
+        assert set(names) == set(fit["properties"][section]["discriminator"]["mapping"])
+        assert ", ".join(names) in fit_page.replace("- ", "-")
+    (rate,) = fit["$defs"]["OptimizerConfig"]["properties"]["learning_rates"]["default"]
+    assert f"Learning rate, {rate} if not given" in fit_page
+    for name in ("epochs", "batch_size", "seed"):
+        text = fit_page.partition(f"--{name.replace('_', '-')} N ")[2].partition(" --")[0]
+        assert f"; {fit['properties'][name]['default']} if not given." in text
+    reduction = fit["$defs"]["UniPTConfig"]["properties"]["reduction"]["default"]
+    assert f"width of the side network; {reduction} if not given" in fit_page
+    for name in ("device", "precision"):
+        choices = "|".join(fit["properties"][name]["enum"])
+        assert f"--{name} <{choices}>" in fit_page
+    for name in ("precision", "encoding", "on_error"):
+        choices = extract["properties"][name]["enum"]
+        flag = extract_page.partition(f"--{name.replace('_', '-')} <")[2].partition(">")[0]
+        assert sorted(flag.split("|")) == sorted(choices)
 
 
 def test_no_help_page_imports_anything_heavy() -> None:
