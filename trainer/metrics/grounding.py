@@ -32,8 +32,8 @@ def predicted_boxes(output: GroundingOutput, sizes_B2: Tensor) -> tuple[Tensor, 
 
 def order_by_score(scores_BQ: Tensor, boxes_BQ4: Tensor) -> Tensor:
     """Boxes with the highest score first; of equal scores, the one with larger numbers."""
-    boxes = boxes_BQ4.cpu().numpy()
-    keys = (*(boxes[..., axis] for axis in (3, 2, 1, 0)), scores_BQ.cpu().numpy())
+    boxes = boxes_BQ4.detach().cpu().numpy()
+    keys = (*(boxes[..., axis] for axis in (3, 2, 1, 0)), scores_BQ.detach().cpu().numpy())
     order_BQ = torch.from_numpy(np.lexsort(keys, axis=-1)[:, ::-1].copy()).to(boxes_BQ4.device)
     return boxes_BQ4.gather(1, order_BQ[..., None].expand_as(boxes_BQ4))
 

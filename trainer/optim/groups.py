@@ -34,29 +34,36 @@ def parameter_groups(
     Raises:
         ValueError: A name in `lr_factors` is the start of no trainable parameter.
     """
-    factors = dict(lr_factors or {})
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
-    unused = set(factors)
-    in_norms = _parameters_of_norms(module)
-    for name, parameter in module.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        start = max((s for s in factors if name.startswith(s)), key=len, default=None)
-        unused.discard(start or "")
-        decays = decay == "all" or "bias" not in name.rsplit(".", 1)[-1]
-        if decay == "weights" and (parameter.ndim < 2 or name in in_norms):
-            decays = False
-        key = (factors[start] if start else 1.0, decays)
-        groups.setdefault(key, []).append(parameter)
+    factors = lr_factors or {}
+    parameters = {k: p for k, p in module.named_parameters() if p.requires_grad}
+    unused = sorted(s for s in factors if not any(name.startswith(s) for name in parameters))
     if unused:
         raise ValueError(
-            f"lr_factors: {sorted(unused)} fit no trainable parameter, needed the start of a "
+            f"lr_factors: {unused} fit no trainable parameter, needed the start of a "
             "parameter's name. Print `named_parameters()` to see them."
         )
+    fixed = _without_decay(module, parameters, decay)
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in parameters.items():
+        start = max((s for s in factors if name.startswith(s)), key=len, default=None)
+        key = (factors[start] if start else 1.0, name not in fixed)
+        groups.setdefault(key, []).append(parameter)
     return [
         {"params": params, "lr": lr * factor, "weight_decay": weight_decay if decays else 0.0}
         for (factor, decays), params in groups.items()
     ]
+
+
+def _without_decay(
+    module: nn.Module, parameters: Mapping[str, nn.Parameter], rule: DecayRule
+) -> set[str]:
+    if rule == "all":
+        return set()
+    biases = {name for name in parameters if "bias" in name.rsplit(".", 1)[-1]}
+    if rule == "all-but-biases":
+        return biases
+    vectors = {name for name, parameter in parameters.items() if parameter.ndim < 2}
+    return biases | vectors | _parameters_of_norms(module)
 
 
 def _parameters_of_norms(module: nn.Module) -> set[str]:

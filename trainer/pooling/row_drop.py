@@ -14,6 +14,8 @@ from cache_schema import RowLayout
 def keep_at_random(layout: RowLayout, rate: float, generator: torch.Generator) -> Tensor:
     """Keep each row with probability 1 - rate, and at least one row of every sample: (N,) bool.
 
+    The generator is on the layout's device.
+
     Source: VSE-infinity drops 20 % of the grid cells, and draws a sample again when it lost all.
     """
     mask_BT = layout.mask()
