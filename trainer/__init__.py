@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     )
     from .networks import (
         IncompatibleNetworkError,
+        LadderConfig,
         MLPProbeConfig,
         NetworkConfig,
         ProbeConfig,
@@ -42,6 +43,7 @@ _HOMES = {
     ),
     "networks": (
         "IncompatibleNetworkError",
+        "LadderConfig",
         "MLPProbeConfig",
         "NetworkConfig",
         "ProbeConfig",
@@ -68,6 +70,7 @@ __all__ = [
     "FitConfig",
     "FitReport",
     "IncompatibleNetworkError",
+    "LadderConfig",
     "MLPProbeConfig",
     "NetworkConfig",
     "NonFiniteLossError",
