@@ -34,16 +34,14 @@ class Reading(NamedTuple):
     def corners(self, padded_BXSG: Tensor, *, with_gate: bool) -> Iterator[Tensor]:
         """Each sample's (readers, keys * G) corner, as a view."""
         extra, num_layers = int(with_gate and self.dynamic), padded_BXSG.shape[3]
-        for sample, queries in enumerate(self.num_queries):
-            keys = self.num_keys[sample] * num_layers
-            yield padded_BXSG[sample].flatten(1)[: queries + extra, :keys]
+        flat = padded_BXSG.flatten(2)
+        for sample, (queries, keys) in enumerate(zip(self.num_queries, self.num_keys, strict=True)):
+            yield flat[sample, : queries + extra, : keys * num_layers]
 
     def key_rows(self, packed_NGR: Tensor) -> Iterator[Tensor]:
         """Each sample's (keys * G, R) rows, as a view."""
-        start = 0
-        for keys in self.num_keys:
-            yield packed_NGR[start : start + keys].flatten(0, 1)
-            start += keys
+        num_layers = packed_NGR.shape[1]
+        return iter(torch.split(packed_NGR.flatten(0, 1), [n * num_layers for n in self.num_keys]))
 
     def counts(self, like: Tensor) -> Tensor:
         """(B, 1) number of keys."""
