@@ -11,7 +11,7 @@ from cache_schema import FeatureCache, Progress, SilentProgress
 
 from .checkpoint import load_newest
 from .config import FitConfig
-from .data import open_data
+from .data import FitData, open_data
 from .device import resolve_device, resolve_precision
 from .durable import write_text_durably
 from .loader import BatchLoader
@@ -93,6 +93,15 @@ def fit(
     # Seeding each step must not touch the caller's random numbers.
     with torch.random.fork_rng([main.device] if main.device.type == "cuda" else []):
         loop.run()
+    report, best = _report(folder, data, trials, loop)
+    on_main(main, lambda: _write_outcome(folder, record, report, best))
+    return report
+
+
+def _report(
+    folder: RunFolder, data: FitData, trials: Sequence[Trial], loop: TrainingLoop
+) -> tuple[FitReport, BestEpoch]:
+    """What the run came to, and the epoch whose weights it keeps."""
     winner, best = _winner(trials, data.task)
     report = FitReport(
         run_dir=str(folder.path),
@@ -109,8 +118,7 @@ def fit(
         seconds=loop.seconds,
         samples_per_s=loop.num_samples / loop.seconds,
     )
-    on_main(main, lambda: _write_outcome(folder, record, report, best))
-    return report
+    return report, best
 
 
 def _winner(trials: Sequence[Trial], task: Task) -> tuple[Trial, BestEpoch]:
