@@ -11,6 +11,7 @@ import typer
 
 USER_ERROR = 2  # as for a wrong flag
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+AGAIN = "run the same command again to go on"
 
 STORAGE_ADVICE = {
     errno.ENOSPC: "Free some space, or choose a place on another disk, and run it again.",
@@ -26,8 +27,8 @@ def shown_as_one_line() -> Iterator[None]:
     """Leave with an exit code where the user can act; let a bug keep its traceback."""
     try:
         yield
-    except KeyboardInterrupt:
-        _leave("interrupted; run the same command again to go on", INTERRUPTED)
+    except KeyboardInterrupt as interrupt:
+        _leave(f"interrupted; {str(interrupt) or AGAIN}", INTERRUPTED)
     except Exception as error:
         message = message_for_user(error)
         if message is None:

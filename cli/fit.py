@@ -92,20 +92,23 @@ def fit(
     if lr:
         given["optimizer"] = {"learning_rates": lr}
     inside = [] if reduction is None else [f"network.reduction={reduction}"]
-    report = unipt.fit(
-        unipt.open_cache(cache, allow_partial=allow_partial),
-        target,
-        task=task,
-        network=network,
-        run=run,
-        overrides=[*inside, *(settings or [])],
-        resume=resume,
-        overwrite=overwrite,
-        progress=terminal,
-        device=device,
-        precision=precision,
-        **{name: value for name, value in given.items() if value is not None},
-    )
+    try:
+        report = unipt.fit(
+            unipt.open_cache(cache, allow_partial=allow_partial),
+            target,
+            task=task,
+            network=network,
+            run=run,
+            overrides=[*inside, *(settings or [])],
+            resume=resume,
+            overwrite=overwrite,
+            progress=terminal,
+            device=device,
+            precision=precision,
+            **{name: value for name, value in given.items() if value is not None},
+        )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("add --resume to the same command to go on") from None
     terminal.result(_page(report), report.model_dump(mode="json"))
     terminal.suggest("unipt", "evaluate", "--run", report.run_dir, "--cache", cache)
     terminal.suggest("unipt", "predict", "--run", report.run_dir, "a text")

@@ -405,29 +405,48 @@ def test_a_bug_ends_with_exit_code_1_and_python_s_traceback() -> None:
     assert ended.stderr.endswith("TypeError: 'int' object is not callable\n")
 
 
+def interrupted(arguments: list[str], once: str) -> str:
+    """Start `unipt ARGUMENTS`, press Ctrl-C once a file is there; the last line on stderr."""
+    command = [sys.executable, "-m", "cli", *arguments]
+    started = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 60
+        while not list(Path().glob(once)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        started.send_signal(signal.SIGINT)
+        _, shown = started.communicate(timeout=60)
+    finally:
+        started.kill()
+    assert started.returncode == 130, shown
+    assert "Traceback" not in shown
+    return shown.splitlines()[-1]
+
+
 def test_ctrl_c_stops_an_extraction_that_can_go_on(
     unipt_command: Run, tiny_bert: Path, in_tmp: Path
 ) -> None:
     """Exit code 130, one line, and the same command completes the cache."""
     rows = "\n".join(f"a good film {i},pos\na bad film {i},neg" for i in range(1000))
     Path("many.csv").write_text(f"text,label\n{rows}\n")
-    command = ["extract", "--backbone", tiny_bert, "--data", "many.csv", "--cache", "cache"]
-    started = subprocess.Popen(
-        [sys.executable, "-m", "cli", *command, "--batch-size", "1"],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while not Path("cache/zarr.json").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        started.send_signal(signal.SIGINT)
-        _, shown = started.communicate(timeout=60)
-    finally:
-        started.kill()
+    command = ["extract", "--backbone", str(tiny_bert), "--data", "many.csv", "--cache", "cache"]
 
-    assert started.returncode == 130
-    assert shown.splitlines()[-1] == "interrupted; run the same command again to go on"
-    assert "Traceback" not in shown
+    line = interrupted([*command, "--batch-size", "1"], once="cache/zarr.json")
 
+    assert line == "interrupted; run the same command again to go on"
     assert "cache: complete (2,000 samples" in unipt_command(*command).out
+
+
+def test_ctrl_c_stops_a_training_that_can_go_on(
+    unipt_command: Run, tiny_bert: Path, reviews_csv: Path, in_tmp: Path
+) -> None:
+    """The line says what to add, and adding it goes on after the last step."""
+    unipt_command("extract", "--backbone", tiny_bert, "--data", reviews_csv, "--cache", "cache")
+    command = ["fit", "--cache", "cache", "--run", "run", "--epochs", "40", "--batch-size", "8"]
+
+    line = interrupted(command, once="run/checkpoints/*")
+
+    assert line == "interrupted; add --resume to the same command to go on"
+    assert "a run lies here already" in unipt_command(*command).err
+    resumed = unipt_command(*command, "--resume")
+    assert resumed.code == 0, resumed.err
+    assert "resuming after step" in resumed.err
