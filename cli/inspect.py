@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from .console import Terminal
 from .options import CacheArgument, Json
-from .wording import bytes_text, number_text, table
+from .wording import bytes_text, table
 
 if TYPE_CHECKING:
     from cache_schema import Manifest
 
 SHOWN_CLASSES = 6
+SHOWN_OPTIONS = ("max_length", "precision")
 
 
 def inspect(cache: CacheArgument, as_json: Json = False) -> None:
@@ -82,21 +83,27 @@ def _layers(
 def _page(facts: dict[str, Any]) -> str:
     backbone = facts["backbone"]
     unfinished = facts["shards"] - facts["finished_shards"]
-    state = "complete" if not unfinished else f"NOT FINISHED, {unfinished} shards are missing"
+    state = (
+        "complete"
+        if not unfinished
+        else f"NOT FINISHED: {unfinished:,} of {facts['shards']:,} shards to go"
+    )
     revision = f" @ {backbone['revision'][:12]}" if backbone["revision"] else ""
     splits = ", ".join(f"{s['name']} {s['stop'] - s['start']:,}" for s in facts["splits"])
-    tokens = ", ".join(f"{number_text(count)} {name}" for name, count in facts["tokens"].items())
-    options = ", ".join(f"{key} {_short(value)}" for key, value in backbone["options"].items())
+    tokens = ", ".join(f"{name} {count:,}" for name, count in facts["tokens"].items())
+    chosen = ", ".join(
+        f"{name} {value}" for name, value in backbone["options"].items() if name in SHOWN_OPTIONS
+    )
     lines = [
         ("cache", f"{facts['path']} ({state})"),
         ("fingerprint", facts["fingerprint"]),
         ("written by", f"unipt {facts['unipt_version']}, {facts['created']}"),
         ("backbone", f"{backbone['name']} = {backbone['model']}{revision}"),
         ("", f"{backbone['architecture']}, {backbone['num_parameters'] / 1e6:,.1f} M parameters"),
-        ("options", options),
+        ("", chosen),
         ("samples", f"{facts['num_samples']:,} ({splits})"),
         ("skipped", f"{facts['num_skipped']:,} rows of the data" if facts["num_skipped"] else ""),
-        ("tokens", tokens),
+        ("rows", tokens),
         ("size", f"{bytes_text(facts['bytes'])} as {facts['encoding']}, {facts['shards']} shards"),
         *(("target", _target(target)) for target in facts["targets"]),
     ]
@@ -104,7 +111,11 @@ def _page(facts: dict[str, Any]) -> str:
     header = ("stream", "layer", "module", "width", "final norm", "absmax", "rms")
     norm = {True: "applied", False: "not applied", None: "has none"}
     rows = [
-        [*list(row.values())[:4], norm[row["final_norm"]], row["absmax"] or "", row["rms"] or ""]
+        [
+            *(row[key] for key in ("stream", "layer", "module", "width")),
+            norm[row["final_norm"]],
+            *("-" if row[key] is None else row[key] for key in ("absmax", "rms")),
+        ]
         for row in facts["layers"]
     ]
     return f"{head}\n\n{table(header, rows)}"
@@ -116,7 +127,3 @@ def _target(target: dict[str, Any]) -> str:
         return f"{target['name']}: {target['kind']}"
     shown = ", ".join(classes[:SHOWN_CLASSES]) + (", ..." if len(classes) > SHOWN_CLASSES else "")
     return f"{target['name']}: {target['kind']} of {len(classes)} ({shown})"
-
-
-def _short(value: object) -> str:
-    return f"{len(value)} chosen" if isinstance(value, list) else str(value)

@@ -99,15 +99,19 @@ def _metrics_of(
 
 def _comparison(reports: dict[str, trainer.FitReport], metrics: dict[str, Metrics]) -> str:
     """One row per run: what it costs and what it reaches."""
-    splits = list(next(iter(metrics.values()), {}))
+    splits = list(dict.fromkeys(split for found in metrics.values() for split in found))
     rows = [
         (
             report.run_dir,
             report.num_parameters,
             duration_text(report.num_train / report.samples_per_s),
             f"{report.learning_rate:g}",
-            *(f"{report.primary} {metrics[name][split][report.primary]:.4f}" for split in splits),
+            *(_primary(metrics[name].get(split), report.primary) for split in splits),
         )
         for name, report in reports.items()
     ]
     return table(("run", "trained parameters", "per epoch", "learning rate", *splits), rows)
+
+
+def _primary(found: dict[str, float] | None, name: str) -> str:
+    return "-" if found is None else f"{name} {found[name]:.4f}"

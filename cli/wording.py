@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 
@@ -48,12 +49,21 @@ def fact_text(name: str, value: str | float) -> str:
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Aligned columns under a header; numbers to the right, text to the left."""
-    columns = list(zip(header, *rows, strict=True))
     lines = [""] * (len(rows) + 1)
-    for column in columns:
-        numeric = all(isinstance(cell, int | float) for cell in column[1:])
-        cells = [number_text(c) if isinstance(c, int | float) else str(c) for c in column]
+    for name, *column in zip(header, *rows, strict=True):
+        numbers = [cell for cell in column if isinstance(cell, int | float)]
+        is_numeric = len(numbers) == len(column)
+        cells = [name, *(_number_cells(numbers) if is_numeric else map(str, column))]
         width = max(map(len, cells))
         for i, cell in enumerate(cells):
-            lines[i] += f"{cell:>{width}}  " if numeric else f"{cell:<{width}}  "
+            lines[i] += f"{cell:>{width}}  " if is_numeric else f"{cell:<{width}}  "
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _number_cells(column: Sequence[float]) -> list[str]:
+    """One number of decimals for the column, so that four digits of its largest are shown."""
+    if all(isinstance(value, int) for value in column):
+        return [f"{value:,}" for value in column]
+    largest = max((abs(value) for value in column if math.isfinite(value)), default=0.0)
+    decimals = 3 - math.floor(math.log10(largest)) if largest else 1
+    return [f"{v:,.{max(0, decimals)}f}" if math.isfinite(v) else "-" for v in column]

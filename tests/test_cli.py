@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -272,6 +273,22 @@ def test_damage_is_found_and_repaired(
     assert repaired.code == 0, repaired.err
     assert unipt_command("verify", "cache").code == 0
     assert "nothing to do" in unipt_command("repair", "cache").out
+
+
+def test_a_cache_without_a_finished_shard_can_be_inspected(
+    unipt_command: Run, tiny_bert: Path, reviews_csv: Path, in_tmp: Path
+) -> None:
+    """While the first shard is being written there is a manifest and nothing else."""
+    unipt_command("extract", "--backbone", tiny_bert, "--data", reviews_csv, "--cache", "cache")
+    shutil.rmtree("cache/receipts/000000")
+
+    outcome = unipt_command("inspect", "cache")
+
+    assert outcome.code == 0, outcome.err
+    assert "cache (NOT FINISHED: 1 of 1 shards to go)" in outcome.out
+    assert outcome.out.splitlines()[-1].split() == (
+        ["tokens", "2", "encoder.layer.1", "16", "has", "none", "-", "-"]
+    )
 
 
 def test_gc_removes_only_what_no_receipt_names(

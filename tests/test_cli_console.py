@@ -148,11 +148,12 @@ def test_numbers_read_well(shown: str, expected: str) -> None:
 
 
 def test_a_table_aligns_numbers_right_and_text_left() -> None:
-    """Columns stay columns in a terminal, a log and a mail."""
-    shown = table(("network", "accuracy"), [("unipt", 0.85), ("linear probe", 0.8125)])
+    """Columns stay columns in a terminal, a log and a mail, decimals below each other."""
+    header = ("network", "accuracy", "samples", "loss")
+    rows = [("unipt", 0.85, 1000, 12.345), ("linear probe", 0.8125, 7, float("nan"))]
 
-    assert shown.splitlines() == [
-        "network       accuracy",
-        "unipt             0.85",
-        "linear probe    0.8125",
+    assert table(header, rows).splitlines() == [
+        "network       accuracy  samples   loss",
+        "unipt           0.8500    1,000  12.35",
+        "linear probe    0.8125        7      -",
     ]
