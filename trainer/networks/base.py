@@ -87,6 +87,26 @@ def pick_streams(
     return tuple(named[name] for name in wanted) or tuple(streams)
 
 
+def check_same_rows(network: str, names: Sequence[str], batch: FeatureBatch) -> None:
+    """Streams that share token positions have equally many rows.
+
+    Raises:
+        IncompatibleNetworkError: Some stream has more or fewer.
+    """
+    counts = [batch.streams[name].layout.num_rows for name in names]
+    if len(set(counts)) > 1:
+        raise IncompatibleNetworkError(
+            f"network {network}: streams {list(names)!r} have {counts} rows, needed the same "
+            "positions in all. Choose network.streams that share positions, or the "
+            "network.structure (of unipt) or network.block (of lst) made for these streams."
+        )
+
+
+def wide(values: Tensor) -> Tensor:
+    """The same numbers in float32, or wider where they are: for sums and softmaxes."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def compute_dtype(parameter: Tensor) -> torch.dtype:
     """The dtype that matrix products run in: autocast's where it is on, else the parameter's."""
     device = parameter.device.type

@@ -11,10 +11,10 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .base import wide
 from .options import UniPTConfig
 from .places import Places
 from .ragged import RaggedInteraction, Reading
-
 
 ALONE_FROM = 2**14
 """Numbers in a sample's keys from which a CPU reads samples one by one: below, the calls cost more
@@ -27,8 +27,8 @@ class Mixed(NamedTuple):
     Attributes:
         rows: (B, T, R), the guided layers, each read by the query, mixed by confidence.
         weights: (B, T, S, G), how much of each key each query reads, without the shortcut.
-        logits: (B, G) float32, confidence before the softmax.
-        confidence: (B, G) float32, summing to 1 over the layers.
+        logits: (B, G), confidence before the softmax.
+        confidence: (B, G), summing to 1 over the layers.
     """
 
     rows: Tensor
@@ -114,8 +114,8 @@ class ParallelInteraction(nn.Module):
         )
 
     def _own_logits(self, query_BTR: Tensor) -> Tensor:
-        """(B, G) float32 logits of the layers, as far as they do not depend on the sample."""
-        logits_BG = query_BTR.new_zeros(len(query_BTR), self.num_layers, dtype=torch.float32)
+        """(B, G) logits of the layers, as far as they do not depend on the sample."""
+        logits_BG = wide(query_BTR.new_zeros(len(query_BTR), self.num_layers))
         if self.config.confidence == "static":
             return logits_BG + self.gate_logits
         return logits_BG + self.gate.bias if self.dynamic and self.config.bias else logits_BG
@@ -130,8 +130,9 @@ class ParallelInteraction(nn.Module):
     ) -> Mixed:
         scores_BXSG = score_keys(readers_BXR, keys_BSGR)
         if self.dynamic:
-            agreement_BSG = scores_BXSG[:, 0].float()
-            logits_BG = logits_BG + (agreement_BSG * keys.share(torch.float32)[..., None]).sum(1)
+            agreement_BSG = wide(scores_BXSG[:, 0])
+            share_BS1 = keys.share(agreement_BSG.dtype)[..., None]
+            logits_BG = logits_BG + (agreement_BSG * share_BS1).sum(dim=1)
         confidence_BG = logits_BG.softmax(dim=1)
         shares_B11G = confidence_BG[:, None, None].to(keys_BSGR)
         shortcut_BTS1 = self._shortcut(query_BTR, keys)

@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from cache_schema import FeatureBatch, StreamBatch, StreamSpec
+from cache_schema import FeatureBatch, StreamSpec
 
 from .base import (
     IncompatibleNetworkError,
@@ -20,6 +20,7 @@ from .base import (
     RowMasks,
     SideFeatures,
     SideNetwork,
+    check_same_rows,
     pick_streams,
 )
 from .ladder_blocks import (
@@ -45,7 +46,7 @@ class LadderConfig(NetworkOptions):
     (golden/README.md, 3.19).
     """
 
-    name: Literal["lst"] = "lst"
+    name: Literal["lst"] = Field(default="lst", description="ladder side-tuning")
     streams: tuple[str, ...] = Field(
         default=(), description="streams to read, in order, lowest layers first. Empty: all"
     )
@@ -162,11 +163,11 @@ class Ladder(SideNetwork):
         places: Places | MapPlaces = Places(last.layout, (masks or {}).get(names[-1]))
         if self.config.block == "conv":
             places = place_maps(grid_of(last))
-        used = [name for name in names if self.sources[name]]
-        parts = [
-            down(self._values(batch.streams[name], last, self.sources[name]))
-            for name, down in zip(used, self.down, strict=True)
-        ]
+            values = self._pooled(batch, names)
+        else:
+            check_same_rows(self.config.name, names, batch)
+            values = [batch.streams[name].values for name in names if self.sources[name]]
+        parts = [down(layers) for down, layers in zip(self.down, values, strict=True)]
         start_NR, *ladder_NR = torch.cat(parts, dim=1).unbind(1)
         side_NR = start_NR
         for rung, ladder, block in zip(self.rungs, ladder_NR, self.blocks, strict=True):
@@ -180,15 +181,19 @@ class Ladder(SideNetwork):
         rows_ND: Tensor = self.up(self.norm(side_NR))
         return SideFeatures(rows_ND, last.layout, grid=last.grid)
 
-    def _values(self, stream: StreamBatch, last: StreamBatch, positions: Sequence[int]) -> Tensor:
-        """Hidden states with a row for every row of the last stream."""
-        if self.config.block != "conv":
-            return stream.values
-        if stream is last:
-            return stream.values[:, list(positions)]
-        regions = find_regions(stream, last)
-        pooled = [region_means(stream.values[:, at].float(), regions) for at in positions]
-        return torch.stack(pooled, dim=1)
+    def _pooled(self, batch: FeatureBatch, names: Sequence[str]) -> list[Tensor]:
+        """Maps averaged to the size of the last one."""
+        *larger, last = names
+        regions = find_regions({name: batch.streams[name] for name in larger}, batch.streams[last])
+        pooled = []
+        for name in names:
+            values = batch.streams[name].values
+            layers = [values[:, at] for at in self.sources[name]]
+            if name != last:
+                layers = [region_means(layer, regions[name]) for layer in layers]
+            if layers:
+                pooled.append(torch.stack(layers, dim=1))
+        return pooled
 
 
 def _block(kind: BlockName, sizes: BlockSizes) -> nn.Module:

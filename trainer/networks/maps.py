@@ -56,7 +56,7 @@ class RegionReading(nn.Module):
             (P, C) hidden states, and (P, K) guided weights before the mean is added.
         """
         if self.guidance is None:
-            return region_means(layer_NC.float(), regions), torch.zeros_like(regions.mean_weights())
+            return region_means(layer_NC, regions), torch.zeros_like(regions.mean_weights())
         dtype = compute_dtype(self.guidance.weight)
         cells_PKC = layer_NC[regions.cells].to(dtype)
         guidance_PC = self.guidance(last_PD.to(dtype)).relu()
@@ -82,16 +82,18 @@ class MapUniPT(SideNetwork):
         guided = guided_layers(config, chosen, anchor)
         self.anchor_stream = anchor.name
         self.guided_positions = guided
+        widths = {stream.name: stream.width for stream in chosen}
+        self.read_layers = [
+            (name, at) for name, ats in guided.items() if name != anchor.name for at in ats
+        ]
         self.regions = nn.ModuleList(
-            RegionReading(config, stream.width, anchor.width)
-            for stream in chosen[:-1]
-            for _ in guided.get(stream.name, ())
+            RegionReading(config, widths[name], anchor.width) for name, _ in self.read_layers
         )
         self.out_width = output_width(config, anchor)
         self.path = ParallelPath(
             config,
             anchor=(anchor.width, len(anchor.layers) - 1),
-            guided=[(s.width, range(len(guided[s.name]))) for s in chosen if s.name in guided],
+            guided=[(widths[name], range(len(ats))) for name, ats in guided.items()],
             reduced=reduced_width(config, self.out_width),
             width=self.out_width,
         )
@@ -100,17 +102,17 @@ class MapUniPT(SideNetwork):
     def forward(self, batch: FeatureBatch, masks: RowMasks | None = None) -> SideFeatures:
         """(P, E) rows at the cells of the last map, and (B, G) confidence."""
         anchor = batch.streams[self.anchor_stream]
+        larger = [name for name in self.guided_positions if name != self.anchor_stream]
+        regions = find_regions({name: batch.streams[name] for name in larger}, anchor)
         last_PD = anchor.values[:, -1]
-        readings = iter(self.regions)
-        guided: list[Tensor] = []
-        for name, positions in self.guided_positions.items():
-            stream = batch.streams[name]
-            if name == self.anchor_stream:
-                guided.append(stream.values[:, list(positions)])
-                continue
-            regions = find_regions(stream, anchor)
-            layers = [next(readings)(stream.values[:, at], last_PD, regions)[0] for at in positions]
-            guided.append(torch.stack(layers, dim=1))
+        layers: dict[str, list[Tensor]] = {name: [] for name in self.guided_positions}
+        for (name, at), reading in zip(self.read_layers, self.regions, strict=True):
+            values_NC = batch.streams[name].values[:, at]
+            layers[name].append(reading(values_NC, last_PD, regions[name])[0])
+        if self.anchor_stream in layers:
+            positions = self.guided_positions[self.anchor_stream]
+            layers[self.anchor_stream] = [anchor.values[:, at] for at in positions]
+        guided = [torch.stack(parts, dim=1) for parts in layers.values()]
         places = Places(anchor.layout, (masks or {}).get(self.anchor_stream))
         rows_PE, confidence_BG = self.path(anchor.values, guided, places, places)
         return SideFeatures(rows_PE, anchor.layout, confidence=confidence_BG, grid=anchor.grid)

@@ -58,7 +58,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 class UniPTConfig(NetworkOptions):
     """Universal parallel tuning: a preset, and any option set otherwise than the preset does."""
 
-    name: Literal["unipt"] = "unipt"
+    name: Literal["unipt"] = Field(default="unipt", description="UniPT")
     preset: PresetName = Field(
         default="vse-text", description="released system (or the paper) whose options are meant"
     )
@@ -134,7 +134,8 @@ class UniPTConfig(NetworkOptions):
         """Every option that is not given takes the preset's value, so a saved config is whole."""
         if not isinstance(given, dict):
             return given
-        return PRESETS.get(given.get("preset", "vse-text"), {}) | given
+        preset = given.get("preset", "vse-text")
+        return PRESETS.get(preset if isinstance(preset, str) else "", {}) | given
 
     @model_validator(mode="after")
     def _check_combinations(self) -> UniPTConfig:

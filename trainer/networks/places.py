@@ -12,6 +12,8 @@ from torch import Tensor
 
 from cache_schema import RowLayout
 
+from .base import IncompatibleNetworkError
+
 
 @dataclass(frozen=True, eq=False)
 class Places:
@@ -44,7 +46,7 @@ class Places:
         the authors' code (CLIP4Clip aside, which clamps the count at 1 as here).
         """
         readable_BT = self.readable()
-        return (readable_BT / readable_BT.sum(1, keepdim=True).clamp(min=1)).to(dtype)
+        return readable_BT.to(dtype) / readable_BT.sum(1, keepdim=True).clamp(min=1)
 
     def last(self) -> Tensor:
         """(B, T) bool: True at the last row of each sample that counts."""
@@ -59,13 +61,14 @@ def evenly_split(layout: RowLayout, num_parts: int) -> RowLayout:
     Needs no look at tensor contents, so it costs no synchronisation with an accelerator.
 
     Raises:
-        ValueError: The rows do not divide evenly.
+        IncompatibleNetworkError: The rows do not divide evenly.
     """
     length, rest = divmod(layout.num_rows, num_parts)
     if rest or not length:
-        raise ValueError(
-            f"{layout.num_rows} rows for {num_parts} projected embeddings: needed the same "
-            "number of tokens for each. Feed the stream that the embeddings were projected from."
+        raise IncompatibleNetworkError(
+            f"network unipt: {layout.num_rows} rows for {num_parts} projected embeddings, needed "
+            "equally many tokens for each. Set network.streams to the stream that the embeddings "
+            "were projected from, and then that of the embeddings."
         )
     device = layout.positions.device
     return RowLayout(

@@ -29,7 +29,7 @@ from .base import (
 class ProbeConfig(NetworkOptions):
     """The hidden states of one layer as they are: with a linear head, a linear probe."""
 
-    name: Literal["probe"] = "probe"
+    name: Literal["probe"] = Field(default="probe", description="linear probe")
     stream: str | None = Field(default=None, description="stream to read; null: the last one")
     layer: int | None = Field(default=None, description="backbone layer index; null: the last")
 
@@ -37,7 +37,7 @@ class ProbeConfig(NetworkOptions):
 class MLPProbeConfig(NetworkOptions):
     """One layer's hidden states through Linear, GELU, Linear."""
 
-    name: Literal["mlp-probe"] = "mlp-probe"
+    name: Literal["mlp-probe"] = Field(default="mlp-probe", description="perceptron probe")
     stream: str | None = Field(default=None, description="stream to read; null: the last one")
     layer: int | None = Field(default=None, description="backbone layer index; null: the last")
     hidden: int | None = Field(default=None, gt=0, description="hidden width; null: as the input")
@@ -48,7 +48,7 @@ class MLPProbeConfig(NetworkOptions):
 class WeightedSumConfig(NetworkOptions):
     """One learned weight per layer, shared by all tokens: softmax, then the weighted sum."""
 
-    name: Literal["weighted-sum"] = "weighted-sum"
+    name: Literal["weighted-sum"] = Field(default="weighted-sum", description="sum of layers")
     stream: str | None = Field(default=None, description="stream to read; null: the last one")
 
 

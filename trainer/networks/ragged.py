@@ -13,6 +13,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from .base import wide
+
 
 class Reading(NamedTuple):
     """What a sample-by-sample interaction is told besides its tensors.
@@ -54,7 +56,7 @@ class Weighing(NamedTuple):
     Attributes:
         weights: (B, T, S, G).
         divisor: (B, T, 1, G), what the positive scores were divided by.
-        logits: (B, G) float32.
+        logits: (B, G).
         shares: (B, 1, 1, G), the confidence.
     """
 
@@ -86,7 +88,7 @@ class RaggedInteraction(torch.autograd.Function):
             ctx: For the gradient.
             readers_BXR: The queries, after the gate where `reading.dynamic`.
             keys_NGR: Packed keys.
-            logits_BG: float32, to which the gate's mean scores are added.
+            logits_BG: (B, G), to which the gate's mean scores are added.
             shortcut_BTS1: (1 or B, T or 1, S, 1), what is added to the weights.
             reading: Lengths and options.
 
@@ -130,7 +132,8 @@ class RaggedInteraction(torch.autograd.Function):
         )
         grad_readers_BXR = torch.zeros_like(readers_BXR)
         corners = reading.corners(grad_scores_BXSG, with_gate=True)
-        grad_keys_NGR = torch.empty_like(keys_NGR)
+        # Contiguous whatever the keys are: key_rows must give views to write into.
+        grad_keys_NGR = torch.empty_like(keys_NGR, memory_format=torch.contiguous_format)
         blocks = zip(
             reading.key_rows(grad_keys_NGR),
             reading.key_rows(keys_NGR),
@@ -158,7 +161,7 @@ def _mix(corners: Iterator[Tensor], key_rows: Iterator[Tensor], mixed_BTR: Tenso
 def _weigh(scores_BXSG: Tensor, logits_BG: Tensor, reading: Reading) -> Weighing:
     gate = int(reading.dynamic)
     if reading.dynamic:
-        total_BG = scores_BXSG[:, 0].float().sum(dim=1)
+        total_BG = wide(scores_BXSG[:, 0]).sum(dim=1)
         logits_BG = logits_BG + total_BG / reading.counts(logits_BG)
     positive_BTSG = scores_BXSG[:, gate:].relu()
     norm_BT1G = positive_BTSG.sum(dim=2, keepdim=True)
@@ -169,8 +172,8 @@ def _weigh(scores_BXSG: Tensor, logits_BG: Tensor, reading: Reading) -> Weighing
 
 
 def _grad_of_logits(grad_paths_BTSG: Tensor, paths_BTSG: Tensor, shares_B11G: Tensor) -> Tensor:
-    share_BG = shares_B11G[:, 0, 0].float()
-    grad_share_BG = (grad_paths_BTSG * paths_BTSG).float().sum(dim=(1, 2))
+    share_BG = wide(shares_B11G[:, 0, 0])
+    grad_share_BG = wide(grad_paths_BTSG * paths_BTSG).sum(dim=(1, 2))
     mean_B1 = (grad_share_BG * share_BG).sum(dim=1, keepdim=True)
     return share_BG * (grad_share_BG - mean_B1)
 

@@ -6,7 +6,7 @@ largest region, C channels of the larger map.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cache_schema import StreamBatch, StreamSpec
 
-from .base import IncompatibleNetworkError
+from .base import IncompatibleNetworkError, wide
 
 
 class Regions(NamedTuple):
@@ -28,6 +28,10 @@ class Regions(NamedTuple):
 
     cells: Tensor
     present: Tensor
+
+    def to(self, device: torch.device) -> Regions:
+        """The same regions on another device."""
+        return Regions(self.cells.to(device), self.present.to(device))
 
     def mean_weights(self) -> Tensor:
         """(P, K) float32: 1 / number of cells where there is one, else 0."""
@@ -80,26 +84,35 @@ def _map_regions(fine: tuple[int, int], coarse: tuple[int, int]) -> Regions:
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch leaves it unannotated
-def find_regions(larger: StreamBatch, last: StreamBatch) -> Regions:
-    """Regions of every sample's larger map under its last map.
+def find_regions(larger: Mapping[str, StreamBatch], last: StreamBatch) -> dict[str, Regions]:
+    """Regions of every stream's maps under the last maps, sample by sample.
 
-    Reads the grids on the CPU, which waits for the accelerator once per stream and step.
+    Reads the grids on the CPU, which waits for the accelerator; a compiled network leaves its
+    graph here, so it is called once and before anything is differentiated.
     """
-    grids = (grid_of(larger).tolist(), grid_of(last).tolist())
-    shapes = list(zip(*grids, strict=True))
-    per_sample = [_map_regions(tuple(fine), tuple(coarse)) for fine, coarse in shapes]
+    coarse = [tuple(shape) for shape in grid_of(last).tolist()]
+    return {
+        name: _batch_regions([tuple(shape) for shape in grid_of(stream).tolist()], coarse).to(
+            stream.values.device
+        )
+        for name, stream in larger.items()
+    }
+
+
+def _batch_regions(fine: Sequence[tuple[int, int]], coarse: Sequence[tuple[int, int]]) -> Regions:
+    per_sample = [_map_regions(*shapes) for shapes in zip(fine, coarse, strict=True)]
     largest = max(regions.cells.shape[1] for regions in per_sample)
     cells, start = [], 0
-    for (fine, _), regions in zip(shapes, per_sample, strict=True):
+    for (height, width), regions in zip(fine, per_sample, strict=True):
         shifted = torch.where(regions.present, regions.cells + start, -1)
         cells.append(nn.functional.pad(shifted, (0, largest - shifted.shape[1]), value=-1))
-        start += fine[0] * fine[1]
-    cells_PK = torch.cat(cells).to(larger.values.device)
+        start += height * width
+    cells_PK = torch.cat(cells)
     return Regions(cells_PK.clamp(min=0), cells_PK >= 0)
 
 
 def region_means(cells_NC: Tensor, regions: Regions) -> Tensor:
-    """(P, C) average of each region's cells."""
-    members_PKC = cells_NC[regions.cells]
+    """(P, C) average of each region's cells, float32 or wider."""
+    members_PKC = wide(cells_NC[regions.cells])
     weights_PK = regions.mean_weights().to(members_PKC)
     return torch.bmm(weights_PK[:, None], members_PKC).squeeze(1)

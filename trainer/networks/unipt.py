@@ -12,7 +12,7 @@ import torch
 
 from cache_schema import FeatureBatch, RowLayout, StreamSpec
 
-from .base import IncompatibleNetworkError, RowMasks, SideFeatures, SideNetwork, pick_streams
+from .base import RowMasks, SideFeatures, SideNetwork, check_same_rows, pick_streams
 from .blocks import ParallelPath
 from .options import UniPTConfig
 from .places import Places, evenly_split
@@ -42,13 +42,7 @@ class TokenUniPT(SideNetwork):
 
     def forward(self, batch: FeatureBatch, masks: RowMasks | None = None) -> SideFeatures:
         """(N, E) rows at the token positions, and (B, G) confidence."""
-        counts = [batch.streams[name].layout.num_rows for name in self.streams]
-        if len(set(counts)) > 1:
-            raise IncompatibleNetworkError(
-                f"network unipt: streams {list(self.streams)!r} have {counts} rows, structure: "
-                "tokens needed the same positions in all. Choose network.streams that share "
-                "positions, or another network.structure."
-            )
+        check_same_rows("unipt", self.streams, batch)
         anchor = batch.streams[self.streams[-1]]
         places = Places(anchor.layout, (masks or {}).get(self.streams[-1]))
         guided_NLD = [batch.streams[name].values for name in self.guided_streams]
@@ -84,6 +78,7 @@ class EmbeddingUniPT(SideNetwork):
     def forward(self, batch: FeatureBatch, masks: RowMasks | None = None) -> SideFeatures:
         """(U, E) rows, and (U, G) confidence."""
         embedding = batch.streams[self.embedding_stream]
+        check_same_rows("unipt", self.guided_streams, batch)
         tokens = batch.streams[self.guided_streams[0]]
         num_embeddings = embedding.layout.num_rows
         keys = tokens.layout
