@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import google_crc32c
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,12 +16,10 @@ from .encodings import encoding
 from .errors import CacheError, CacheNotFoundError, CorruptCacheError, IncompleteCacheError
 from .manifest import Manifest, StreamSpec, TargetSpec
 from .ragged import Ragged
+from .reader import SampleReader
 from .receipts import Receipt, finished_shards, read_receipt
-from .shard import SAMPLE_CRCS, chunk_key, read_array
 from .storage import Storage, open_storage
 from .writer import read_manifest
-
-_READ_THREADS = 4  # pread releases the interpreter lock; more gave nothing on 2 cores
 
 
 @dataclass(frozen=True)
@@ -41,15 +37,6 @@ class TargetColumn:
     offsets: np.ndarray | None = None
 
 
-@dataclass(frozen=True)
-class _StreamIndex:
-    """Where every sample of a stream lies: bytes of its shard's chunk, and their CRC."""
-
-    row_starts: np.ndarray
-    lengths: np.ndarray
-    crcs: np.ndarray
-
-
 class FeatureCache:
     """A cache opened for reading. Use `open`.
 
@@ -62,9 +49,7 @@ class FeatureCache:
         self.manifest = manifest
         self.receipts = receipts
         self._encoding = encoding(manifest.encoding)
-        self._shard_starts = np.array(manifest.shard_starts)
-        self._checked = np.zeros((len(manifest.streams), manifest.num_samples), dtype=bool)
-        self._pool = ThreadPoolExecutor(_READ_THREADS, thread_name_prefix="unipt-read")
+        self._reader = SampleReader(storage, manifest, receipts)
 
     @classmethod
     def open(cls, path: str | Path, *, allow_partial: bool = False) -> FeatureCache:
@@ -147,7 +132,7 @@ class FeatureCache:
 
     def lengths(self, stream: str) -> np.ndarray:
         """(samples,) int64: tokens of each sample in a stream; 0 where unfinished."""
-        lengths: np.ndarray = self._index[stream].lengths
+        lengths: np.ndarray = self._reader.index[stream].lengths
         return lengths
 
     def target(self, name: str) -> TargetColumn:
@@ -218,74 +203,25 @@ class FeatureCache:
             missing = chosen[~self.finished_samples[chosen]]
             raise IndexError(f"gather: sample {missing[0]} is not finished yet")
         streams = {
-            spec.name: self._gather_stream(position, spec, chosen, layers, pin_memory)
-            for position, spec in enumerate(self.manifest.streams)
+            spec.name: self._gather_stream(spec, chosen, layers, pin_memory)
+            for spec in self.manifest.streams
         }
         return FeatureBatch(streams, torch.from_numpy(chosen.copy()))
 
     def _gather_stream(
         self,
-        position: int,
         spec: StreamSpec,
         chosen: np.ndarray,
         layers: Sequence[int] | None,
         pin_memory: bool,
     ) -> StreamBatch:
-        layout = RowLayout.from_lengths(self._index[spec.name].lengths[chosen])
+        layout = RowLayout.from_lengths(self._reader.index[spec.name].lengths[chosen])
         shape = (layout.num_rows, len(spec.layers), spec.width)
         values = torch.empty(shape, dtype=self._encoding.dtype, pin_memory=pin_memory)
-        self._read_samples(position, spec, chosen, self._encoding.to_stored(values))
+        self._reader.read_samples(spec, chosen, self._encoding.to_stored(values))
         if layers is not None:
             values = values[:, list(layers)]
         return StreamBatch(values, layout, self._grid(spec, chosen))
-
-    def _read_samples(
-        self, position: int, spec: StreamSpec, chosen: np.ndarray, out: np.ndarray
-    ) -> None:
-        """Fill `out` with the rows of the chosen samples, several reads at a time."""
-        index = self._index[spec.name]
-        row_bytes = len(spec.layers) * spec.width * self._encoding.itemsize
-        ends = np.cumsum(index.lengths[chosen]) * row_bytes
-        target = out.data.cast("B")
-        shards = np.searchsorted(self._shard_starts, chosen, side="right") - 1
-        keys = {
-            shard: chunk_key(self.receipts[shard].attempt, f"{spec.name}/values", 3)
-            for shard in set(shards.tolist())
-        }
-        jobs = list(
-            zip(
-                chosen.tolist(),
-                shards.tolist(),
-                (index.row_starts[chosen] * row_bytes).tolist(),
-                (ends - index.lengths[chosen] * row_bytes).tolist(),
-                ends.tolist(),
-                strict=True,
-            )
-        )
-
-        def read(part: Iterable[tuple[int, int, int, int, int]]) -> None:
-            for sample, shard, offset, start, end in part:
-                view = target[start:end]
-                try:
-                    self.storage.read_into(keys[shard], offset, view)
-                except (EOFError, FileNotFoundError) as error:
-                    raise self._corrupt(spec.name, sample, shard, str(error)) from error
-                if not self._checked[position, sample]:
-                    array = np.frombuffer(view, np.uint8)
-                    if google_crc32c.value(array) != index.crcs[sample]:
-                        raise self._corrupt(spec.name, sample, shard, "its bytes changed")
-                    self._checked[position, sample] = True
-
-        if len(jobs) == 1:
-            read(jobs)
-            return
-        list(self._pool.map(read, [jobs[part::_READ_THREADS] for part in range(_READ_THREADS)]))
-
-    def _corrupt(self, stream: str, sample: int, shard: int, what: str) -> CorruptCacheError:
-        return CorruptCacheError(
-            f"{self.path}: sample {sample} of stream {stream!r} (shard {shard}): {what}. "
-            f"Run `unipt repair {self.path}`."
-        )
 
     def _grid(self, spec: StreamSpec, chosen: np.ndarray) -> Tensor | None:
         grids = self._grids.get(spec.name)
@@ -299,39 +235,22 @@ class FeatureCache:
                 grid = np.zeros((self.num_samples, len(spec.axes)), np.int64)
                 for shard in self.receipts:
                     samples = self.manifest.shard_samples(shard)
-                    grid[samples.start : samples.stop] = self._read(shard, f"{spec.name}/grid")
+                    grid[samples.start : samples.stop] = self._reader.read_array(
+                        shard, f"{spec.name}/grid"
+                    )
                 grids[spec.name] = grid
         return grids
-
-    @cached_property
-    def _index(self) -> dict[str, _StreamIndex]:
-        index = {
-            spec.name: _StreamIndex(
-                *(np.zeros(self.num_samples, kind) for kind in (np.int64, np.int64, np.uint32))
-            )
-            for spec in self.manifest.streams
-        }
-        for shard in self.receipts:
-            samples = self.manifest.shard_samples(shard)
-            where = slice(samples.start, samples.stop)
-            crcs = self._read(shard, SAMPLE_CRCS)
-            for position, spec in enumerate(self.manifest.streams):
-                offsets = self._read(shard, f"{spec.name}/offsets")
-                index[spec.name].row_starts[where] = offsets[:-1]
-                index[spec.name].lengths[where] = np.diff(offsets)
-                index[spec.name].crcs[where] = crcs[:, position]
-        return index
 
     def _all_shards(self) -> range:
         return range(self.manifest.num_shards)
 
     def _locate(self, sample: int) -> tuple[int, int]:
-        shard = int(np.searchsorted(self._shard_starts, sample, side="right")) - 1
-        return shard, sample - int(self._shard_starts[shard])
+        shard = int(self._reader.shards_of(np.array([sample]))[0])
+        return shard, sample - self.manifest.shard_starts[shard]
 
     def _column(self, shard: int, name: str, spec: TargetSpec | None) -> np.ndarray:
         if shard in self.receipts:
-            return self._read(shard, name)
+            return self._reader.read_array(shard, name)
         count = len(self.manifest.shard_samples(shard))
         if spec is not None and spec.kind == "number":
             return np.full(count, np.nan)
@@ -339,18 +258,12 @@ class FeatureCache:
 
     def _ragged(self, shard: int, name: str) -> Ragged:
         if shard in self.receipts:
-            return Ragged(self._read(shard, f"{name}/values"), self._read(shard, f"{name}/offsets"))
+            return Ragged(
+                self._reader.read_array(shard, f"{name}/values"),
+                self._reader.read_array(shard, f"{name}/offsets"),
+            )
         count = len(self.manifest.shard_samples(shard))
         return Ragged(np.zeros(0, np.int64), np.zeros(count + 1, np.int64))
-
-    def _read(self, shard: int, name: str) -> np.ndarray:
-        receipt = self.receipts[shard]
-        try:
-            return read_array(self.storage, receipt.attempt, name, receipt.arrays[name])
-        except (ValueError, KeyError) as error:
-            raise CorruptCacheError(
-                f"{self.path}: shard {shard}: {error}. Run `unipt repair {self.path}`."
-            ) from error
 
 
 def _checked_receipt(storage: Storage, manifest: Manifest, shard: int) -> Receipt:
