@@ -19,10 +19,18 @@ from cache_schema import CacheError, FingerprintMismatchError, UserError
 def trained(
     tiny_bert: Path, reviews_csv: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Path]:
-    """A cache of the reviews and a run trained from it."""
+    """A cache of the reviews, and a run trained from it until it is sure of its answers."""
     folder = tmp_path_factory.mktemp("trained")
     report = unipt.extract(str(tiny_bert), reviews_csv, cache=folder / "cache.zarr")
-    unipt.fit(report.cache, "label", run=folder / "run", epochs=3, batch_size=8, device="cpu")
+    unipt.fit(
+        report.cache,
+        "label",
+        run=folder / "run",
+        epochs=20,
+        batch_size=8,
+        device="cpu",
+        overrides=["optimizer.learning_rates=[0.01]"],
+    )
     return folder / "cache.zarr", folder / "run"
 
 
@@ -52,9 +60,9 @@ def test_every_public_name_is_there_and_documented() -> None:
 def test_online_prediction_equals_prediction_from_the_cache(
     trained: tuple[Path, Path], reviews_csv: Path
 ) -> None:
-    """The tolerance is that of float32 sums in other batches, rounded to the stored float16.
+    """Batches of other shapes change float32 sums in the last bits, which the store rounds away.
 
-    Without rounding what the backbone gives to the stored dtype the differences are larger.
+    Measured: no difference at all; 1e-3 and more where predictions read what was not rounded.
     """
     cache, run = unipt.open_cache(trained[0]), unipt.load(trained[1], device="cpu")
     hidden = (cache.gather(part) for part in np.array_split(np.arange(len(cache)), 5))
@@ -63,7 +71,7 @@ def test_online_prediction_equals_prediction_from_the_cache(
     samples = [{"id": i, "text": text} for i, text in enumerate(texts_of(reviews_csv))]
     online = [row["probabilities"] for row in run.predict_samples(iter(samples), batch_size=7)]
 
-    torch.testing.assert_close(torch.tensor(online), torch.tensor(cached), atol=1e-3, rtol=0)
+    torch.testing.assert_close(torch.tensor(online), torch.tensor(cached), atol=2e-4, rtol=0)
 
 
 def test_predictions_come_in_the_order_of_the_texts(
