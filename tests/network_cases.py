@@ -113,8 +113,8 @@ def _frames(length: int, generator: torch.Generator) -> Sample:
 
 
 def _maps(length: int, generator: torch.Generator) -> Sample:
-    """Three maps; the last has `length` columns, and no size divides another."""
-    sizes = {"stage1": (7, 2 * length + 1), "stage2": (4, length + 1), "stage3": (2, length)}
+    """Three maps; the last has `length` columns; regions overlap and are unequally large."""
+    sizes = {"stage1": (7, 2 * length + 3), "stage2": (5, length + 1), "stage3": (2, length)}
     widths = {"stage1": 6, "stage2": 8, "stage3": WIDTH}
     return {
         name: Rows(torch.randn(h * w, 1, widths[name], generator=generator), (h, w))

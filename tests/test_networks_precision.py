@@ -11,10 +11,10 @@ from torch.nn import functional as F
 from trainer.networks import interaction
 
 LENGTHS = [9, 14, 12, 7]
-# bfloat16 keeps 8 bits, so one rounding is 0.4 %. Bounds of the error's norm over the float32
-# norm; the largest measured over the cases were 1.4 % for outputs and 7.4 % for gradients, where
-# a rounding moved a number across the kink of a ReLU: with these few rows one such row shows.
-OUTPUT_BOUND, GRADIENT_BOUND = 0.03, 0.15
+# bfloat16 keeps 8 bits, so one rounding is 0.4 %. Nine of ten rows stay within 2 % of a row's usual
+# norm (at most 1.1 % measured). The others may do anything: where a query finds next to no positive
+# score, a rounding decides whether it reads all keys or none. So gradients are held by direction.
+ROW_BOUND, COSINE_BOUND = 0.02, 0.95
 TRAINED = [name for name in CASES if name != "probe"]
 
 
@@ -46,10 +46,6 @@ def outputs_and_gradients(name: str, *, bfloat16: bool) -> tuple[Tensor, Tensor]
     return rows.detach().float(), torch.cat([gradient.flatten() for gradient in gradients])
 
 
-def error(found: Tensor, expected: Tensor) -> float:
-    return float((found - expected).norm() / expected.norm())
-
-
 @pytest.mark.parametrize("alone_from", [0, 2**40], ids=["sample by sample", "padded"])
 @pytest.mark.parametrize("name", TRAINED)
 def test_bfloat16_stays_within_its_bound(
@@ -61,8 +57,9 @@ def test_bfloat16_stays_within_its_bound(
     rows, gradients = outputs_and_gradients(name, bfloat16=True)
 
     expected_rows, expected_gradients = outputs_and_gradients(name, bfloat16=False)
-    assert error(rows, expected_rows) < OUTPUT_BOUND
-    assert error(gradients, expected_gradients) < GRADIENT_BOUND
+    errors = (rows - expected_rows).norm(dim=1) / expected_rows.norm(dim=1).square().mean().sqrt()
+    assert float(errors.quantile(0.9)) < ROW_BOUND
+    assert float(F.cosine_similarity(gradients, expected_gradients, dim=0)) > COSINE_BOUND
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
