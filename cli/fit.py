@@ -92,9 +92,10 @@ def fit(
     if lr:
         given["optimizer"] = {"learning_rates": lr}
     inside = [] if reduction is None else [f"network.reduction={reduction}"]
+    opened = unipt.open_cache(cache, allow_partial=allow_partial)
     try:
         report = unipt.fit(
-            unipt.open_cache(cache, allow_partial=allow_partial),
+            opened,
             target,
             task=task,
             network=network,
@@ -110,7 +111,11 @@ def fit(
     except KeyboardInterrupt:
         raise KeyboardInterrupt("add --resume to the same command to go on") from None
     terminal.result(_page(report), report.model_dump(mode="json"))
-    terminal.suggest("unipt", "evaluate", "--run", report.run_dir, "--cache", cache)
+    unseen = [n for n in opened.manifest.split_names if n not in ("train", report.validation_name)]
+    for split in unseen[-1:]:
+        terminal.suggest(
+            *("unipt", "evaluate", "--run", report.run_dir, "--cache", cache, "--split", split)
+        )
     terminal.suggest("unipt", "predict", "--run", report.run_dir, "a text")
 
 
@@ -128,7 +133,7 @@ def _page(report: FitReport) -> str:
     return (
         f"{table(('learning rate', 'best epoch', *names, ''), rows)}\n"
         f"{report.run_dir}: {report.num_parameters:,} trained parameters, "
-        f"{report.num_train:,} samples, {report.num_steps:,} steps in "
-        f"{duration_text(report.seconds)} ({number_text(round(report.samples_per_s))} samples/s); "
-        f"{report.primary} {report.metrics[report.primary]:.4f} on {report.validation_name}"
+        f"{report.primary} {report.metrics[report.primary]:.4f} on {report.validation_name}\n"
+        f"{report.num_steps:,} steps over {report.num_train:,} samples in "
+        f"{duration_text(report.seconds)}, {number_text(round(report.samples_per_s))} samples/s"
     )

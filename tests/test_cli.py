@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -205,7 +206,8 @@ def test_the_whole_way_from_a_csv_to_predictions(
     assert fitted.code == 0, fitted.err
     assert "target: 'label', the only one in the cache" in fitted.err
     assert "kept" in fitted.out
-    assert "next: unipt evaluate --run runs/reviews" in fitted.err
+    assert "next: unipt evaluate" not in fitted.err, "there is no split left to evaluate on"
+    assert "next: unipt predict --run runs/reviews 'a text'" in fitted.err
 
     evaluated = unipt_command(
         *("evaluate", "--run", "runs/reviews", "--cache", "reviews-tiny-bert.zarr"),
@@ -225,6 +227,20 @@ def test_the_whole_way_from_a_csv_to_predictions(
     lines = Path("found.csv").read_text().splitlines()
     assert lines[0] == "split,row,label,score,probabilities"
     assert [line.split(",")[1] for line in lines[1:]] == [str(row) for row in range(48)]
+
+
+def test_the_next_command_evaluates_what_was_not_trained_on(
+    unipt_command: Run, tiny_bert: Path, reviews_csv: Path, in_tmp: Path
+) -> None:
+    """Following the line works as it stands."""
+    data = ["--data", f"train={reviews_csv}", "--data", f"test={reviews_csv}"]
+    unipt_command("extract", "--backbone", tiny_bert, *data, "--cache", "cache")
+
+    fitted = unipt_command("fit", "--cache", "cache", "--run", "run", "--epochs", "1")
+
+    (line,) = re.findall(r"next: unipt (evaluate .*)", fitted.err)
+    assert line == "evaluate --run run --cache cache --split test"
+    assert unipt_command(*line.split()).code == 0
 
 
 def test_json_of_each_stage_is_one_object(
