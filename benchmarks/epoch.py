@@ -2,9 +2,9 @@
 
 BERT-base size, texts of 16 to 48 tokens (32 on average), UniPT with AdamW, batches of 32.
 
-- cached: what `unipt fit` runs: bfloat16 where the hardware has it, rows without padding;
-- online: the best that can be done without a cache: backbone in bfloat16 without gradients,
-  batches sorted by length so that little is padded, the same training step;
+- cached: what `unipt fit` runs: bfloat16 where the hardware gains from it, rows without padding;
+- online: the best that can be done without a cache: backbone in the same precision without
+  gradients, batches sorted by length so that little is padded, the same training step;
 - authors: as the authors' code trains: float32, padded batches in random order, the backbone in
   the loop (in eval mode, which favours it: they run it in train mode).
 
@@ -60,7 +60,10 @@ def make_step(
 def main() -> int:
     options = parser(__doc__)
     options.add_argument("--samples", type=int, default=256, help="texts in an epoch (256)")
+    options.add_argument("--encoding", default="bfloat16", help="of the cache (bfloat16)")
+    options.add_argument("--precision", choices=["float32", "bfloat16"], help="else as fit chooses")
     args = options.parse_args()
+    args.precision = args.precision or str(resolve_precision("auto", CPU)).removeprefix("torch.")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         backbone = str(random_bert_base(folder / "bert"))
@@ -88,14 +91,14 @@ def measure(backbone: str, texts: Path, cache: FeatureCache, folder: Path, args)
     source = open_data(ExtractConfig(backbone=backbone, data=(f"train={texts}",)).data_config)
     rows = source.samples("train", 0, len(samples))
     contestants = {
-        "cached": cached_epoch(config, cache, samples, folder),
-        "online": online_epoch(config, cache, backbone, rows, folder),
+        "cached": cached_epoch(config, cache, samples, folder, args.precision),
+        "online": online_epoch(config, cache, backbone, rows, folder, args.precision),
         "authors": authors_epoch(config, cache, backbone, rows, folder),
     }
     speed = interleaved(contestants, args.repeats)
     return [
-        Figure("epoch/cached", speed["cached"], "samples/s"),
-        Figure("epoch/online, bfloat16, sorted by length", speed["online"], "samples/s"),
+        Figure(f"epoch/cached, {args.precision}", speed["cached"], "samples/s"),
+        Figure(f"epoch/online, {args.precision}, sorted by length", speed["online"], "samples/s"),
         Figure("epoch/as the authors, float32, padded", speed["authors"], "samples/s"),
         Figure("epoch/cached : online", speed["cached"] / speed["online"], "x", ">= 6"),
         Figure("epoch/cached : authors", speed["cached"] / speed["authors"], "x", ">= 15"),
@@ -103,9 +106,9 @@ def measure(backbone: str, texts: Path, cache: FeatureCache, folder: Path, args)
 
 
 def cached_epoch(
-    config: FitConfig, cache: FeatureCache, samples: np.ndarray, folder: Path
+    config: FitConfig, cache: FeatureCache, samples: np.ndarray, folder: Path, precision: str
 ) -> Callable[[], float]:
-    step, dtype, read_targets = make_step(config, cache, "auto", folder)
+    step, dtype, read_targets = make_step(config, cache, precision, folder)
     loader = BatchLoader(cache, read_targets, device=CPU, dtype=dtype)
     epoch = 0
 
@@ -123,9 +126,14 @@ def cached_epoch(
 
 
 def online_epoch(
-    config: FitConfig, cache: FeatureCache, backbone: str, rows: list, folder: Path
+    config: FitConfig,
+    cache: FeatureCache,
+    backbone: str,
+    rows: list,
+    folder: Path,
+    precision: str,
 ) -> Callable[[], float]:
-    step, dtype, read_targets = make_step(config, cache, "auto", folder)
+    step, dtype, read_targets = make_step(config, cache, precision, folder)
     name = str(dtype).removeprefix("torch.")
     model = load_backbone(BackboneConfig(name=backbone, precision=name), "cpu")
 

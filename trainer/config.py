@@ -108,7 +108,7 @@ class FitConfig(Settings):
     precision: PrecisionName = Field(
         "auto",
         description="of matrix products; weights and their updates are float32. auto: bfloat16 "
-        "where the hardware multiplies it natively, else float32",
+        "where the hardware gains from it, else float32",
     )
 
 

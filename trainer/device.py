@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import torch
 
@@ -36,7 +37,7 @@ def resolve_precision(name: PrecisionName, device: torch.device) -> torch.dtype:
         ConfigError: The device cannot train in it.
     """
     if name == "auto":
-        return torch.bfloat16 if _multiplies_bfloat16(device) else torch.float32
+        return torch.bfloat16 if _gains_from_bfloat16(device) else torch.float32
     if name == "float16" and device.type == "cpu":
         raise ConfigError(
             "precision", ["float16 needs a GPU; on a CPU use bfloat16, float32 or auto"]
@@ -51,10 +52,18 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
     return torch.autocast(device.type, dtype=dtype)
 
 
-def _multiplies_bfloat16(device: torch.device) -> bool:
+def _gains_from_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         # Compute capability 8.0 (Ampere); older GPUs only emulate it.
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        # Without tiles, Intel's bfloat16 instruction has no more throughput than float32's, and
+        # measured 0.57 of it (linear maps of 768 x 3072 on a Xeon); AMD's has twice as much.
+        has_instruction = torch.cpu._is_avx512_bf16_supported()
+        return torch.cpu._is_amx_tile_supported() or (has_instruction and _is_amd())
     return False
+
+
+def _is_amd() -> bool:
+    cpu_info = Path("/proc/cpuinfo")
+    return cpu_info.is_file() and "AuthenticAMD" in cpu_info.read_text()
