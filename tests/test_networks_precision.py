@@ -16,6 +16,18 @@ LENGTHS = [9, 14, 12, 7]
 # score, a rounding decides whether it reads all keys or none. So gradients are held by direction.
 ROW_BOUND, COSINE_BOUND = 0.02, 0.95
 TRAINED = [name for name in CASES if name != "probe"]
+# One of each kind of code: the other cases are options of these, and tracing takes seconds.
+COMPILED = [
+    "vse-text",
+    "clip4clip frames",
+    "vse-image",
+    "mdetr",
+    "multi-head",
+    "lst",
+    "lst like a CNN",
+    "mlp-probe",
+    "weighted-sum",
+]
 
 
 def alike(samples: list[Sample]) -> list[Sample]:
@@ -81,13 +93,12 @@ def test_half_precision_states_are_computed_in_float32(name: str, dtype: torch.d
     torch.testing.assert_close(rows, case.network()(widened).rows)
 
 
-@pytest.mark.parametrize("name", TRAINED)
-def test_a_compiled_network_gives_the_same_rows_and_gradients(name: str) -> None:
-    """Dynamo takes the batched forms; aot_eager checks forward and backward graphs without C++."""
+def compare_compiled(name: str, backend: str) -> None:
+    """Rows and gradients of a case, compiled and not."""
     torch._dynamo.reset()
     case = CASES[name]
     network, batch = case.network(), collate(case.samples(LENGTHS))
-    compiled = torch.compile(network, backend="aot_eager")
+    compiled = torch.compile(network, backend=backend)
     parameters = list(network.parameters())
 
     rows = compiled(batch).rows
@@ -99,6 +110,18 @@ def test_a_compiled_network_gives_the_same_rows_and_gradients(name: str) -> None
         gradients, torch.autograd.grad(expected.square().sum(), parameters), strict=True
     ):
         torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_a_compiled_network_gives_the_same_rows_and_gradients(name: str) -> None:
+    """Dynamo takes the batched forms; aot_eager checks forward and backward graphs without C++."""
+    compare_compiled(name, "aot_eager")
+
+
+@pytest.mark.soak
+def test_the_default_compiler_gives_the_same_rows_and_gradients() -> None:
+    """Inductor writes and builds C++, which takes minutes; one network has all its products."""
+    compare_compiled("vse-text", "inductor")
 
 
 def test_a_network_learns_under_bfloat16() -> None:
