@@ -26,10 +26,10 @@ def trained(
         report.cache,
         "label",
         run=folder / "run",
-        epochs=20,
-        batch_size=8,
+        epochs=6,
+        batch_size=4,
         device="cpu",
-        overrides=["optimizer.learning_rates=[0.01]"],
+        overrides=["optimizer.learning_rates=[0.02]"],
     )
     return folder / "cache.zarr", folder / "run"
 
