@@ -15,7 +15,7 @@ quickstart: $(VENV)/quickstart.stamp  ## extract, train, evaluate and predict on
 	$(BIN)/unipt run quickstart
 
 test: $(VENV)/dev.stamp  ## the test suite
-	$(BIN)/python -m pytest -m "not soak" -n auto --maxprocesses 4
+	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
 check: $(VENV)/dev.stamp  ## formatting, lint, types
 	$(BIN)/ruff format --check .

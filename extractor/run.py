@@ -214,7 +214,7 @@ def _prepare(
             f"{backbone.spec.options['max_length']} tokens and were cut."
         )
     if source.skipped:
-        reports.say(f"{len(source.skipped):,} rows cannot be used and are left out.")
+        reports.say(f"rows that cannot be used and are left out: {len(source.skipped):,}")
     return backbone, source, plan
 
 
