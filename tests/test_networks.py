@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from network_cases import (
@@ -51,6 +54,18 @@ def test_every_network_has_defaults_and_describes_its_settings(name: str) -> Non
 
     assert all(field.description for field in type(config).model_fields.values())
     assert build_network(config, TOKENS).out_width == 16
+
+
+@pytest.mark.parametrize("config", [UniPTConfig, LadderConfig])
+def test_the_page_on_networks_names_every_option(config: type[UniPTConfig | LadderConfig]) -> None:
+    """A researcher looks there for what differs between systems."""
+    page = (Path(__file__).parents[1] / "docs" / "networks.md").read_text()
+
+    missing = [
+        name for name in config.model_fields if not re.search(rf"`(network\.)?{name}\b", page)
+    ]
+
+    assert missing == []
 
 
 @pytest.mark.parametrize("preset", PRESETS)
