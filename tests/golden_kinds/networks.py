@@ -204,12 +204,19 @@ def vse_cnn(golden: GoldenFile) -> Replay:
         weights = torch.zeros(size[0] * size[2] * size[3])
         weights[regions.cells[regions.present]] = weights_PK[regions.present].detach()
         outputs[f"pre_weights_before_bias.{i}"] = weights.view(size[0], 1, *size[2:])
-    for name, theirs in released_names(network).items():
-        for layer, their_name in enumerate(theirs):
-            value = ours[name]
-            parts = value.view(len(theirs), -1) if value.dim() else value[None]
-            outputs[f"buffer_after.{their_name}"] = parts[layer].squeeze()
+    outputs |= buffers_after(network, ours)
     return Replay(outputs_of(golden, outputs), parameters)
+
+
+def buffers_after(network: SideNetwork, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Every parameter and buffer as it is now, by the file's names for BatchNorm's."""
+    buffers = {}
+    for name, theirs in released_names(network).items():
+        value = ours[name]
+        parts = value.view(len(theirs), -1) if value.dim() else value[None]
+        for layer, their_name in enumerate(theirs):
+            buffers[f"buffer_after.{their_name}"] = parts[layer].squeeze()
+    return buffers
 
 
 def mdetr_side(golden: GoldenFile) -> Replay:
@@ -225,9 +232,8 @@ def mdetr_side(golden: GoldenFile) -> Replay:
         "encoder": padded_stream(list(encoder_LBSD)),
         "decoder": padded_stream(list(decoder_LBQD)),
     }
-    network = build_network(
-        UniPTConfig(preset="mdetr", layers=tuple(golden.meta["select_layers"])), specs
-    )
+    config = UniPTConfig(preset="mdetr", layers=tuple(golden.meta["select_layers"]))
+    network = build_network(config, specs)
     interactions, blocks = record(network, ParallelInteraction), record(network, ParallelBlock)
     memory = record(network, MemoryReading)
     readable_BS = ~golden.tensor("padding_mask")
@@ -238,9 +244,8 @@ def mdetr_side(golden: GoldenFile) -> Replay:
     )
 
     (_, encoder), (_, decoder) = interactions
-    num_queries = decoder_LBQD.shape[2]
+    num_queries, num_text = decoder_LBQD.shape[2], golden.meta["num_text_tokens"]
     hs = torch.stack([*features.levels, features.rows])
-    num_text = golden.meta["num_text_tokens"]
     outputs = {
         "side_img_memory": blocks[0][1][0].unflatten(0, readable_BS.shape),
         "hs": hs.unflatten(1, (-1, num_queries)),
