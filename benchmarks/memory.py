@@ -21,7 +21,7 @@ from trainer import FitConfig, fit
 
 def main() -> int:
     options = parser(__doc__)
-    options.add_argument("--samples", type=int, default=500, help="of the smaller cache (500)")
+    options.add_argument("--samples", type=int, default=600, help="of the smaller cache (600)")
     options.add_argument("--fit", metavar="CACHE", help="only train on this cache; print peak MB")
     args = options.parse_args()
     if args.fit:
@@ -54,7 +54,13 @@ def main() -> int:
 def train(cache: str) -> float:
     """Train for one epoch; peak resident memory of this process in MB."""
     config = FitConfig.model_validate(
-        {"task": {"name": "classification", "target": "label"}, "epochs": 1, "device": "cpu"}
+        {
+            "task": {"name": "classification", "target": "label"},
+            # So that both caches fill whole evaluation batches of 256 samples.
+            "validation": {"fraction": 0.45},
+            "epochs": 1,
+            "device": "cpu",
+        }
     )
     with tempfile.TemporaryDirectory() as run:
         fit(config, FeatureCache.open(cache), run, overwrite=True)
