@@ -104,7 +104,7 @@ def make_plan(
         num_skipped=len(source.skipped),
         execution={"request": request, "device": str(backbone.device)},
     )
-    num_bytes = _exact_bytes(manifest, backbone, source, lengths, stored)
+    num_bytes = _exact_bytes(manifest, source, lengths, stored)
     return ExtractionPlan(
         manifest, lengths, num_bytes, num_truncated, open_storage(path).free_bytes()
     )
@@ -176,19 +176,15 @@ def _slice(manifest: Manifest, shard: int) -> slice:
 
 
 def _exact_bytes(
-    manifest: Manifest,
-    backbone: Backbone,
-    source: SampleSource,
-    lengths: np.ndarray,
-    stored: Encoding,
+    manifest: Manifest, source: SampleSource, lengths: np.ndarray, stored: Encoding
 ) -> int:
     """Bytes of every array and its checksum, as `cache_schema` writes them."""
     rows, samples, shards = int(lengths.sum()), manifest.num_samples, manifest.num_shards
     numbers = rows * sum(len(s.layers) * s.width for s in manifest.streams) * stored.itemsize
     offsets = 8 * (samples + shards)
     per_sample = samples * (8 + 4 + 4 * len(manifest.streams))  # id, view, one CRC per stream
-    token_ids = rows * 4 * len(backbone.stored_inputs)
-    ragged = len(manifest.streams) + len(backbone.stored_inputs)
+    token_ids = rows * 4 * len(manifest.inputs)
+    ragged = len(manifest.streams) + len(manifest.inputs)
     arrays = 3 + 2 * ragged
     targets = 0
     for target in source.targets:
