@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cache_schema import (
     FeatureBatch,
@@ -29,7 +29,7 @@ from .durable import write_text_durably
 from .errors import RunFolderError
 from .evaluation import measure
 from .loader import BatchLoader, place
-from .model import TaskModel, build_model
+from .model import build_model
 from .record import CacheExcerpt, RunRecord
 from .run_folder import RunFolder
 from .tasks import Task
@@ -56,7 +56,7 @@ class TrainedRun:
         self,
         path: Path,
         record: RunRecord,
-        model: TaskModel,
+        model: nn.Module,
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from cache_schema import FeatureBatch
 
 from .config import OptimizerConfig
-from .model import TaskModel
 from .optim import parameter_groups
 from .tasks import Task
 
@@ -51,7 +50,7 @@ class Trial:
         self,
         learning_rate: float,
         accelerator: Accelerator,
-        module: TaskModel,
+        module: nn.Module,
         config: OptimizerConfig,
     ) -> None:
         self.learning_rate = learning_rate

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from .base import TargetError, TargetReader, Task
+from .base import ModelParts, Output, TargetError, TargetReader, Task
 from .classification import ClassificationConfig, ClassificationTask
 from .regression import RegressionConfig, RegressionTask
 
@@ -15,6 +15,8 @@ __all__ = [
     "ClassificationConfig",
     "ClassificationTask",
     "LearnedTask",
+    "ModelParts",
+    "Output",
     "RegressionConfig",
     "RegressionTask",
     "TargetError",

@@ -6,7 +6,8 @@ B samples, E pooled width.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -19,8 +20,30 @@ if TYPE_CHECKING:
 
     from cache_schema import FeatureCache
 
+    from ..networks import SideNetwork
+
 TargetReader = Callable[[np.ndarray], dict[str, Tensor]]
 """(B,) sample numbers to target name -> tensor whose first axis is B."""
+
+
+Output = Any
+"""What a task's model gives for a batch: a tensor whose first axis is B, or a frozen dataclass of
+such tensors."""
+
+
+@dataclass(frozen=True)
+class ModelParts:
+    """What a task builds its model from, freshly initialised from the run's seed.
+
+    Attributes:
+        network: The side network.
+        pooling: Packed rows and their layout to one vector per sample.
+        dropout: Share of the features dropped before the head.
+    """
+
+    network: SideNetwork
+    pooling: nn.Module
+    dropout: float
 
 
 class TargetError(UserError):
@@ -52,8 +75,8 @@ class Task(Protocol):
     def higher_is_better(self) -> bool:
         """Whether more of the primary metric is better."""
 
-    def make_head(self, in_width: int) -> nn.Module:
-        """The module from pooled features (B, E) to the task's output."""
+    def make_model(self, parts: ModelParts) -> nn.Module:
+        """The trained module: `FeatureBatch` to the task's output."""
 
     def reader(self, cache: FeatureCache, samples: np.ndarray) -> TargetReader:
         """Open the targets of a cache.
@@ -66,18 +89,18 @@ class Task(Protocol):
             TargetError: The target of one of them is missing or unknown to the task; names them.
         """
 
-    def loss(self, output: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
+    def loss(self, output: Output, targets: Mapping[str, Tensor]) -> Tensor:
         """Mean loss over the batch, a float32 scalar."""
 
     def metrics(self) -> MetricCollection:
         """Fresh metrics, the primary one among them."""
 
     def update_metrics(
-        self, metrics: MetricCollection, output: Tensor, targets: Mapping[str, Tensor]
+        self, metrics: MetricCollection, output: Output, targets: Mapping[str, Tensor]
     ) -> None:
         """Count one batch."""
 
-    def predictions(self, output: Tensor) -> dict[str, list[object]]:
+    def predictions(self, output: Output) -> dict[str, list[object]]:
         """Column name to one value per sample."""
 
 

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from .base import TargetError, TargetReader, TaskOptions, name_samples
+from .base import ModelParts, TargetError, TargetReader, TaskOptions, name_samples
 from .labels import Labels, label_names
+from .pooled import PooledModel
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
@@ -109,9 +110,9 @@ class ClassificationTask(TaskOptions):
         """Always."""
         return True
 
-    def make_head(self, in_width: int) -> nn.Module:
-        """(B, in_width) to (B, C) logits."""
-        return nn.Linear(in_width, len(self.classes))
+    def make_model(self, parts: ModelParts) -> nn.Module:
+        """A linear layer on the pooled features: (B, C) logits."""
+        return PooledModel(parts, nn.Linear(parts.network.out_width, len(self.classes)))
 
     def reader(self, cache: FeatureCache, samples: np.ndarray) -> TargetReader:
         """Targets by class *name*, so a cache that numbers them otherwise reads right."""

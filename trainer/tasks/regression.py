@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from .base import TargetError, TargetReader, TaskOptions, name_samples
+from .base import ModelParts, TargetError, TargetReader, TaskOptions, name_samples
+from .pooled import PooledModel
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
@@ -80,9 +81,9 @@ class RegressionTask(TaskOptions):
         """Not for errors."""
         return self.config.best_by not in ("mse", "mae")
 
-    def make_head(self, in_width: int) -> nn.Module:
-        """(B, in_width) to (B, 1), in standard deviations from the mean."""
-        return nn.Linear(in_width, 1)
+    def make_model(self, parts: ModelParts) -> nn.Module:
+        """A linear layer on the pooled features: (B, 1), in standard deviations from the mean."""
+        return PooledModel(parts, nn.Linear(parts.network.out_width, 1))
 
     def reader(self, cache: FeatureCache, samples: np.ndarray) -> TargetReader:
         """Targets in standard deviations from the mean, float32."""
