@@ -285,12 +285,11 @@ class Model:
         self, samples: Iterator[Mapping[str, Any]], *, batch_size: int = 32
     ) -> Iterator[dict[str, Any]]:
         """The prediction of each sample (`text`, maybe `text_pair`) in order, with all columns."""
-        import numpy as np
 
         while window := list(islice(samples, _WINDOW)):
             prepared = self.backbone.prepare(window)
             # Batches of equal lengths need no padding; the order is restored below.
-            order = np.argsort(-prepared.lengths, kind="stable")
+            order = prepared.longest_first()
             batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
             rows: list[dict[str, Any]] = [{}] * len(window)
             hidden = (self._stored(self.backbone.run(prepared, batch)) for batch in batches)

@@ -34,7 +34,13 @@ from .manifest import (
 )
 from .progress import Meter, Progress, SilentProgress
 from .ragged import Ragged
-from .receipts import LayerStatistics, Receipt, finished_shards, read_receipt
+from .receipts import (
+    LayerStatistics,
+    Receipt,
+    UnreadableSample,
+    finished_shards,
+    read_receipt,
+)
 from .shard import ShardContents, StreamContents
 from .storage import open_storage
 from .writer import CacheWriter, read_manifest
@@ -75,6 +81,7 @@ __all__ = [
     "StreamSpec",
     "TargetColumn",
     "TargetSpec",
+    "UnreadableSample",
     "UserError",
     "describe_layers",
     "differing_fields",

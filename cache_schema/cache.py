@@ -17,7 +17,7 @@ from .errors import CacheError, CacheNotFoundError, CorruptCacheError, Incomplet
 from .manifest import Manifest, StreamSpec, TargetSpec
 from .ragged import Ragged
 from .reader import SampleReader
-from .receipts import Receipt, finished_shards, read_receipt
+from .receipts import Receipt, UnreadableSample, finished_shards, read_receipt
 from .storage import Storage, open_storage
 from .writer import read_manifest
 
@@ -29,12 +29,19 @@ class TargetColumn:
     Attributes:
         spec: What it is.
         values: (samples,) for plain kinds, else the values of all samples one after the other.
-        offsets: (samples + 1,) for the ragged kinds `categories` and `numbers`, else None.
+        offsets: (samples + 1,) for the ragged kinds `categories`, `numbers` and `string`, else
+            None.
     """
 
     spec: TargetSpec
     values: np.ndarray
     offsets: np.ndarray | None = None
+
+    def strings(self, samples: np.ndarray) -> list[str]:
+        """The texts of some samples of the kind `string`; empty where missing."""
+        assert self.offsets is not None, "only strings have offsets and no numbers"
+        texts = Ragged(self.values.astype(np.uint8), self.offsets)
+        return [texts[sample].tobytes().decode() for sample in samples.tolist()]
 
 
 class FeatureCache:
@@ -107,15 +114,24 @@ class FeatureCache:
 
     @cached_property
     def finished_samples(self) -> np.ndarray:
-        """(samples,) bool: whether a sample's shard is finished."""
-        finished = np.zeros(self.num_samples, dtype=bool)
-        for shard in self.receipts:
-            samples = self.manifest.shard_samples(shard)
-            finished[samples.start : samples.stop] = True
+        """(samples,) bool: whether a sample's shard is finished and its source could be read."""
+        # Every sample that was read has a row in every stream.
+        first = self.manifest.streams[0].name
+        finished: np.ndarray = self._reader.index[first].lengths > 0
         return finished
 
+    @property
+    def unreadable(self) -> list[UnreadableSample]:
+        """Samples of finished shards without hidden states, and why."""
+        return [
+            found for shard in sorted(self.receipts) for found in self.receipts[shard].unreadable
+        ]
+
     def split(self, name: str) -> np.ndarray:
-        """Finished samples of a split, (n,) int64.
+        """Finished samples of a split, (n,) int64, each source row once.
+
+        Where rows have augmented views, these are the rows as they are; view v of sample s is
+        sample s + v, for v below `manifest.split(name).views`.
 
         Raises:
             CacheError: There is no such split, or none of its samples is finished.
@@ -124,8 +140,10 @@ class FeatureCache:
             split = self.manifest.split(name)
         except KeyError as error:
             raise CacheError(f"{self.path}: {error.args[0]}.") from error
-        samples: np.ndarray = np.arange(split.start, split.stop)
-        samples = samples[self.finished_samples[samples]]
+        samples: np.ndarray = np.arange(split.start, split.stop, split.views)
+        # A row counts when all of its views do, so that any of them can be drawn.
+        views = samples[:, None] + np.arange(split.views)
+        samples = samples[self.finished_samples[views].all(axis=1)]
         if samples.size == 0:
             raise CacheError(f"{self.path}: split {name!r} has no finished sample yet.")
         return samples
@@ -147,7 +165,7 @@ class FeatureCache:
             raise CacheError(
                 f"{self.path}: {error.args[0]}. Extract again with --target {name}."
             ) from error
-        if spec.kind in ("categories", "numbers"):
+        if spec.kind in ("categories", "numbers", "string"):
             parts = [self._ragged(shard, f"targets/{name}") for shard in self._all_shards()]
             lengths = np.concatenate([part.lengths for part in parts])
             joined = Ragged.from_lengths(np.concatenate([p.values for p in parts]), lengths)
@@ -201,7 +219,7 @@ class FeatureCache:
             raise IndexError(f"gather: samples must lie in 0..{len(self) - 1}")
         if not self.finished_samples[chosen].all():
             missing = chosen[~self.finished_samples[chosen]]
-            raise IndexError(f"gather: sample {missing[0]} is not finished yet")
+            raise IndexError(f"gather: sample {missing[0]} is not finished, or was unreadable")
         streams = {
             spec.name: self._gather_stream(spec, chosen, layers, pin_memory)
             for spec in self.manifest.streams

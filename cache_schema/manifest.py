@@ -14,7 +14,7 @@ from .fingerprint import Identity
 FORMAT_VERSION: Final = 1
 
 EncodingName = Literal["float16", "bfloat16", "float32"]
-TargetKind = Literal["category", "categories", "integer", "number", "numbers"]
+TargetKind = Literal["category", "categories", "integer", "number", "numbers", "string"]
 
 
 class Document(BaseModel):
@@ -48,7 +48,7 @@ class BackboneSpec(Document):
     """The frozen pretrained network that made the hidden states."""
 
     name: str = Field(description="as the user asked for it: alias, hub id or folder")
-    source: Literal["huggingface", "timm"]
+    source: Literal["huggingface", "timm", "unipt"]
     model: str = Field(description="hub id or folder that the name resolved to")
     revision: str | None = Field(description="resolved commit on the hub; null for a folder")
     architecture: str = Field(description="class that was run")
@@ -65,13 +65,20 @@ class SplitSpec(Document):
     name: str
     start: int = Field(ge=0)
     stop: int = Field(ge=0)
+    views: int = Field(
+        default=1,
+        ge=1,
+        description="samples of each source row, one after the other: the row as it is, then "
+        "augmented views of it",
+    )
 
 
 class TargetSpec(Document):
     """One stored target column.
 
     `category`: int64 codes into `classes`; `categories`: ragged codes; `integer`: int64;
-    `number`: float64; `numbers`: ragged float64. -1 is a missing category, NaN a missing number.
+    `number`: float64; `numbers`: ragged float64; `string`: ragged bytes in UTF-8. -1 is a missing
+    category, NaN a missing number.
     """
 
     name: str

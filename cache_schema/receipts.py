@@ -30,6 +30,14 @@ class LayerStatistics(Document):
     mean_square: tuple[float, ...] = Field(description="mean of the squared values")
 
 
+class UnreadableSample(Document):
+    """A sample without hidden states: its source could not be read."""
+
+    sample: int = Field(description="number in the cache")
+    row: int = Field(description="row in the source data")
+    reason: str
+
+
 class Receipt(Document):
     """Proof that one shard was written whole, checked and made durable."""
 
@@ -39,6 +47,7 @@ class Receipt(Document):
     arrays: dict[str, ArrayRecord]
     documents: dict[str, int] = Field(description="CRC32C of every zarr.json of the shard")
     statistics: dict[str, LayerStatistics]
+    unreadable: tuple[UnreadableSample, ...] = ()
     num_bytes: int
     seconds: float
     host: str

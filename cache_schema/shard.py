@@ -19,7 +19,7 @@ import numpy as np
 
 from .encodings import Encoding
 from .ragged import Ragged
-from .receipts import ArrayRecord, LayerStatistics, Receipt
+from .receipts import ArrayRecord, LayerStatistics, Receipt, UnreadableSample
 from .storage import Storage
 
 CRC_BYTES = 4
@@ -44,6 +44,7 @@ class ShardContents:
     inputs: Mapping[str, Ragged | np.ndarray] = field(default_factory=dict)
     targets: Mapping[str, Ragged | np.ndarray] = field(default_factory=dict)
     views: np.ndarray | None = None
+    unreadable: tuple[UnreadableSample, ...] = ()
 
 
 def chunk_key(attempt: str, array: str, num_axes: int) -> str:
@@ -82,6 +83,7 @@ def write_arrays(
         arrays=records,
         documents={key: crc32c_of(document) for key, document in documents.items()},
         statistics={name: stream.statistics for name, stream in contents.streams.items()},
+        unreadable=contents.unreadable,
         num_bytes=sum(array.nbytes + CRC_BYTES for array in arrays.values()),
         seconds=time.monotonic() - started,
         host=gethostname(),

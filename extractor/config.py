@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cache_schema import EncodingName
 
-from .backbones import BackboneConfig, Precision
+from .backbones import BackboneConfig, Modality, Precision
 from .inputs import DataConfig
 
 SHARD_BYTES = 128 * 2**20  # large enough for full disk bandwidth, small enough to redo in seconds
@@ -25,6 +25,17 @@ class ExtractConfig(BaseModel):
         min_length=1, description="files, folders, hub data sets, or split=path"
     )
     splits: tuple[str, ...] = Field(default=(), description="splits to extract; all if empty")
+    modality: Literal["auto"] | Modality = Field(
+        default="auto", description="what to read, where the backbone could read several things"
+    )
+    frames: int | None = Field(
+        default=None, ge=1, description="read videos, this many frames of each; null: images"
+    )
+    views: int = Field(
+        default=1,
+        ge=1,
+        description="samples of each training row: as it is, and augmented views of it",
+    )
     text_column: str | None = Field(default=None, description="guessed where unambiguous")
     text_pair_column: str | None = Field(default=None, description="second text of a pair")
     targets: tuple[str, ...] = Field(default=(), description="columns to store as targets")
@@ -54,6 +65,8 @@ class ExtractConfig(BaseModel):
             name=self.backbone,
             revision=self.revision,
             layers=self.layers,
+            modality=self.modality,
+            frames=self.frames,
             max_length=self.max_length,
             precision=self.precision,
             trust_remote_code=self.trust_remote_code,

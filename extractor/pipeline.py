@@ -26,6 +26,7 @@ from cache_schema import (
     ShardContents,
     StreamContents,
     StreamSpec,
+    UnreadableSample,
 )
 
 from .backbones.base import Backbone, Prepared
@@ -38,8 +39,10 @@ class ShardInputs:
 
     shard: int
     ids: np.ndarray
+    views: np.ndarray
     prepared: Prepared
     targets: Mapping[str, Ragged | np.ndarray]
+    unreadable: tuple[UnreadableSample, ...] = ()
 
 
 class ReadShard(Protocol):
@@ -118,8 +121,8 @@ def _run_shard(
 ) -> tuple[_FilledShard, int]:
     """All hidden states of one shard, still on the device, and the batch size that fitted it."""
     prepared = inputs.prepared
-    order = np.argsort(-prepared.lengths, kind="stable")
-    filling: dict[str, _Accumulator] = {}
+    order = prepared.longest_first()
+    filling = {} if len(order) else _accumulators(backbone, prepared, stored)
     done = 0
     while done < len(order):
         chosen = order[done : done + batch_size]
@@ -149,7 +152,8 @@ def _accumulators(
 ) -> dict[str, _Accumulator]:
     accumulators = {}
     for spec in backbone.streams:
-        offsets = np.concatenate([[0], np.cumsum(prepared.lengths)]).astype(np.int64)
+        lengths = prepared.lengths[spec.name]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         shape = (int(offsets[-1]), len(spec.layers), spec.width)
         accumulators[spec.name] = _Accumulator(
             spec,
@@ -196,8 +200,14 @@ def _finish(shard: _FilledShard, stored: Encoding) -> ShardContents:
                 n: _check(_to_host(a, side), shard.inputs, stored) for n, a in shard.streams.items()
             }
     prepared = shard.inputs.prepared
-    inputs = {name: prepared.inputs[name] for name in shard.stored_inputs}
-    return ShardContents(shard.inputs.ids, streams, inputs, shard.inputs.targets)
+    return ShardContents(
+        shard.inputs.ids,
+        streams,
+        {name: prepared.inputs[name] for name in shard.stored_inputs},
+        shard.inputs.targets,
+        shard.inputs.views,
+        shard.inputs.unreadable,
+    )
 
 
 def _to_host(accumulator: _Accumulator, side: torch.Stream) -> _Accumulator:
@@ -215,12 +225,13 @@ def _check(accumulator: _Accumulator, inputs: ShardInputs, stored: Encoding) -> 
     # NaN compares false, so this also catches it.
     if not all(largest <= stored.largest for largest in absmax):
         raise _explain(accumulator, inputs, stored, absmax)
-    count = accumulator.states.shape[0] * accumulator.spec.width
+    count = max(1, accumulator.states.shape[0]) * accumulator.spec.width
     statistics = LayerStatistics(
         absmax=absmax, mean_square=tuple((accumulator.square_sum_L / count).tolist())
     )
     values = stored.to_stored(accumulator.states)
-    return StreamContents(Ragged(values, accumulator.offsets), statistics)
+    grid = inputs.prepared.grids.get(accumulator.spec.name)
+    return StreamContents(Ragged(values, accumulator.offsets), statistics, grid)
 
 
 def _explain(

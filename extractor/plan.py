@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -13,18 +13,19 @@ import torch
 from pydantic import JsonValue
 
 from cache_schema import (
-    Encoding,
     Identity,
     Manifest,
     Progress,
     SplitSpec,
+    UnreadableSample,
     encoding,
     open_storage,
 )
 
-from .backbones.base import Backbone, Prepared
+from .backbones.base import Backbone
 from .config import ExtractConfig
-from .inputs.source import SampleSource
+from .inputs.targets import TargetData
+from .samples import NumberedSamples
 
 _READ_AT_ONCE = 2048  # samples; keeps the tokenizer's threads busy and memory small
 _PROBE_SECONDS = 4.0
@@ -36,16 +37,20 @@ class ExtractionPlan:
 
     Attributes:
         manifest: The cache's manifest.
-        lengths: (samples,) tokens of each sample.
+        sample_bytes: (samples,) int64, of each sample's hidden states.
+        num_tokens: Rows of all streams and samples.
         num_bytes: Bytes of all arrays with their checksums, exact.
         num_truncated: Samples longer than the backbone takes.
+        failures: Samples that cannot be read, as far as is known without decoding them.
         free_bytes: Free space where the cache will lie; None on stores without a limit.
     """
 
     manifest: Manifest
-    lengths: np.ndarray
+    sample_bytes: np.ndarray
+    num_tokens: int
     num_bytes: int
     num_truncated: int
+    failures: tuple[UnreadableSample, ...]
     free_bytes: int | None
 
     @property
@@ -54,15 +59,16 @@ class ExtractionPlan:
         return self.num_bytes / self.manifest.num_samples
 
     def missing_bytes(self, missing_shards: list[int]) -> int:
-        """About how many bytes these shards take: their share of the rows."""
-        rows = sum(int(self.lengths[_slice(self.manifest, s)].sum()) for s in missing_shards)
-        return int(self.num_bytes * rows / max(1, int(self.lengths.sum())))
+        """About how many bytes these shards take: their share of the hidden states."""
+        parts = (self.manifest.shard_samples(shard) for shard in missing_shards)
+        missing = sum(int(self.sample_bytes[part.start : part.stop].sum()) for part in parts)
+        return int(self.num_bytes * missing / max(1, int(self.sample_bytes.sum())))
 
 
 def make_plan(
     config: ExtractConfig,
     backbone: Backbone,
-    source: SampleSource,
+    samples: NumberedSamples,
     path: str,
     request: dict[str, JsonValue],
     progress: Progress,
@@ -72,86 +78,100 @@ def make_plan(
     Args:
         config: The extraction.
         backbone: As loaded.
-        source: The samples.
+        samples: All of them.
         path: Where the cache will lie.
         request: What was asked for, recorded so that a second run is recognised at once.
         progress: Where to report.
     """
-    total = sum(source.splits.values())
-    lengths = np.zeros(total, dtype=np.int64)
-    num_truncated = done = 0
-    with progress.meter("read", total, "samples") as meter:
-        for prepared in _prepare_all(backbone, source):
-            lengths[done : done + prepared.num_samples] = prepared.lengths
-            num_truncated += prepared.num_truncated
-            done += prepared.num_samples
-            meter.advance(prepared.num_samples)
+    total = samples.num_samples
     stored = encoding(config.encoding)
-    row_bytes = sum(len(s.layers) * s.width for s in backbone.streams) * stored.itemsize
-    splits = _splits(source)
+    lengths = {s.name: np.zeros(total, dtype=np.int64) for s in backbone.streams}
+    failures: list[UnreadableSample] = []
+    num_truncated = input_bytes = 0
+    with progress.meter("read", total, "samples") as meter:
+        for block in samples.blocks(_READ_AT_ONCE):
+            found = backbone.measure(samples.read(block))
+            for name, counts in found.lengths.items():
+                lengths[name][block.start : block.stop] = counts
+            failures += unreadable(block, samples.ids(block), found.failures)
+            num_truncated += int(found.truncated.sum())
+            input_bytes += found.input_bytes
+            meter.advance(len(block))
+    row_bytes = {s.name: len(s.layers) * s.width * stored.itemsize for s in backbone.streams}
+    sample_bytes: np.ndarray = sum(
+        (lengths[name] * row_bytes[name] for name in lengths), np.zeros(total, dtype=np.int64)
+    )
+    splits = samples.splits
+    source = samples.source
     manifest = Manifest(
         unipt_version=version("unipt"),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         backbone=backbone.spec,
-        identity=_identity(config, backbone, source),
+        identity=_identity(config, backbone, samples),
         streams=backbone.streams,
         encoding=config.encoding,
         splits=splits,
         targets=tuple(target.spec for target in source.targets),
         inputs=backbone.stored_inputs,
-        shard_starts=_shard_starts(splits, lengths * row_bytes, config.shard_bytes),
+        shard_starts=_shard_starts(splits, sample_bytes, config.shard_bytes),
         num_samples=total,
         num_skipped=len(source.skipped),
         execution={"request": request, "device": str(backbone.device)},
     )
-    num_bytes = _exact_bytes(manifest, source, lengths, stored)
     return ExtractionPlan(
-        manifest, lengths, num_bytes, num_truncated, open_storage(path).free_bytes()
+        manifest=manifest,
+        sample_bytes=sample_bytes,
+        num_tokens=sum(int(counts.sum()) for counts in lengths.values()),
+        num_bytes=int(sample_bytes.sum()) + _other_bytes(manifest, samples, input_bytes),
+        num_truncated=num_truncated,
+        failures=tuple(failures),
+        free_bytes=open_storage(path).free_bytes(),
+    )
+
+
+def unreadable(
+    samples: range, ids: np.ndarray, failures: Mapping[int, str]
+) -> tuple[UnreadableSample, ...]:
+    """Name the samples of a block that could not be read.
+
+    Args:
+        samples: Of the block.
+        ids: Source row of each.
+        failures: Position in the block to the reason.
+    """
+    return tuple(
+        UnreadableSample(sample=samples[at], row=int(ids[at]), reason=reason)
+        for at, reason in sorted(failures.items())
     )
 
 
 def probe_seconds(
-    backbone: Backbone, source: SampleSource, plan: ExtractionPlan, batch_size: int
+    backbone: Backbone, samples: NumberedSamples, plan: ExtractionPlan, batch_size: int
 ) -> float:
     """How long the forward passes of the whole plan take, judged by a few seconds of them."""
-    split = next(iter(source.splits))
-    count = min(source.splits[split], 16 * batch_size)
-    prepared = backbone.prepare(source.samples(split, 0, count))
-    order = np.argsort(-prepared.lengths, kind="stable")
-    batches = np.array_split(order, max(1, count // batch_size))
+    prepared = backbone.prepare(samples.read(next(samples.blocks(16 * batch_size))))
+    order = prepared.longest_first()
+    if not len(order):
+        return 0.0
+    batches = np.array_split(order, max(1, len(order) // batch_size))
     backbone.run(prepared, batches[0])  # the first pass also sets things up
     rows, started = 0, time.perf_counter()
     # From both ends, so that long and short samples weigh alike.
     for turn in range(len(batches)):
         batch = batches[turn // 2 if turn % 2 == 0 else -1 - turn // 2]
         backbone.run(prepared, batch)
-        rows += int(prepared.lengths[batch].sum())
+        rows += int(prepared.rows[batch].sum())
         if backbone.device.type == "cuda":
             torch.cuda.synchronize(backbone.device)
         if time.perf_counter() - started > _PROBE_SECONDS:
             break
-    return (time.perf_counter() - started) * int(plan.lengths.sum()) / rows
+    return (time.perf_counter() - started) * plan.num_tokens / rows
 
 
-def _prepare_all(backbone: Backbone, source: SampleSource) -> Iterator[Prepared]:
-    for split, count in source.splits.items():
-        for start in range(0, count, _READ_AT_ONCE):
-            samples = source.samples(split, start, min(count, start + _READ_AT_ONCE))
-            yield backbone.prepare(samples)
-
-
-def _splits(source: SampleSource) -> tuple[SplitSpec, ...]:
-    specs, start = [], 0
-    for name, count in source.splits.items():
-        specs.append(SplitSpec(name=name, start=start, stop=start + count))
-        start += count
-    return tuple(specs)
-
-
-def _identity(config: ExtractConfig, backbone: Backbone, source: SampleSource) -> Identity:
+def _identity(config: ExtractConfig, backbone: Backbone, samples: NumberedSamples) -> Identity:
     return Identity(
         features={**backbone.identity, "encoding": config.encoding},
-        data=dict(source.identity),
+        data={**samples.source.identity, "views": samples.num_views},
     )
 
 
@@ -170,26 +190,22 @@ def _shard_starts(
     return tuple(starts)
 
 
-def _slice(manifest: Manifest, shard: int) -> slice:
-    samples = manifest.shard_samples(shard)
-    return slice(samples.start, samples.stop)
-
-
-def _exact_bytes(
-    manifest: Manifest, source: SampleSource, lengths: np.ndarray, stored: Encoding
-) -> int:
-    """Bytes of every array and its checksum, as `cache_schema` writes them."""
-    rows, samples, shards = int(lengths.sum()), manifest.num_samples, manifest.num_shards
-    numbers = rows * sum(len(s.layers) * s.width for s in manifest.streams) * stored.itemsize
-    offsets = 8 * (samples + shards)
-    per_sample = samples * (8 + 4 + 4 * len(manifest.streams))  # id, view, one CRC per stream
-    token_ids = rows * 4 * len(manifest.inputs)
+def _other_bytes(manifest: Manifest, samples: NumberedSamples, input_bytes: int) -> int:
+    """Bytes of all arrays but the hidden states, and of every checksum, as shards hold them."""
+    num_samples, shards = manifest.num_samples, manifest.num_shards
+    offsets = 8 * (num_samples + shards)
+    grids = [4 * len(s.axes) * num_samples for s in manifest.streams if s.axes]
+    per_sample = num_samples * (8 + 4 + 4 * len(manifest.streams))  # id, view, CRC per stream
     ragged = len(manifest.streams) + len(manifest.inputs)
-    arrays = 3 + 2 * ragged
+    arrays = 3 + 2 * ragged + len(grids)
     targets = 0
-    for target in source.targets:
-        targets += sum(values.nbytes for values in target.values.values())
+    for target in samples.source.targets:
+        targets += sum(_target_bytes(samples, target, split) for split in manifest.splits)
         targets += 0 if target.offsets is None else offsets
         arrays += 1 if target.offsets is None else 2
     checksums = 4 * shards * arrays
-    return numbers + offsets * ragged + per_sample + token_ids + targets + checksums
+    return input_bytes + offsets * ragged + sum(grids) + per_sample + targets + checksums
+
+
+def _target_bytes(samples: NumberedSamples, target: TargetData, split: SplitSpec) -> int:
+    return target.values[split.name].nbytes * split.views

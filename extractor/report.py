@@ -19,6 +19,7 @@ class ExtractionReport:
         num_shards: Shards in the cache.
         num_bytes: Bytes of its arrays.
         num_skipped: Source rows left out by `on_error=skip`.
+        num_unreadable: Samples without hidden states, as their source could not be read.
         num_truncated: Samples cut to the maximum length.
         seconds: Duration of the forward passes with everything that overlaps them.
     """
@@ -30,6 +31,7 @@ class ExtractionReport:
     num_shards: int
     num_bytes: int
     num_skipped: int
+    num_unreadable: int
     num_truncated: int
     seconds: float
 
@@ -53,6 +55,7 @@ class ExtractionEstimate:
         free_bytes: Free space there; None where there is no limit.
         seconds: Forward passes still to run, extrapolated from a probe of a few seconds.
         num_skipped: Source rows left out.
+        num_unreadable: Samples that cannot be read, as far as known without decoding them.
         num_truncated: Samples that are cut.
     """
 
@@ -66,6 +69,7 @@ class ExtractionEstimate:
     free_bytes: int | None
     seconds: float
     num_skipped: int
+    num_unreadable: int
     num_truncated: int
 
     @property

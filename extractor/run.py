@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 from pydantic import JsonValue
 
 from cache_schema import (
@@ -17,9 +17,9 @@ from cache_schema import (
     Manifest,
     Meter,
     Progress,
-    Ragged,
     SilentProgress,
     StorageError,
+    UnreadableSample,
     drop_bad_shards,
     encoding,
     finished_shards,
@@ -32,15 +32,14 @@ from cache_schema import (
 from .backbones import load_backbone, resolve_backbone
 from .config import ExtractConfig
 from .errors import HiddenStateError
-from .inputs import data_stamp, open_data
+from .inputs import BadRowError, data_stamp, open_data
 from .report import ExtractionEstimate, ExtractionReport
 
 if TYPE_CHECKING:
     from .backbones.base import Backbone
-    from .inputs.source import SampleSource
-    from .inputs.targets import TargetData
     from .pipeline import ShardInputs
     from .plan import ExtractionPlan
+    from .samples import NumberedSamples
 
 # Samples per forward pass. On 2 CPU cores larger batches gave nothing; a GPU needs more to fill.
 _BATCH_SIZES = {"cpu": 32, "cuda": 256, "mps": 64}
@@ -66,7 +65,7 @@ def extract(config: ExtractConfig, progress: Progress | None = None) -> Extracti
     finished = _finished(path, request)
     if finished is not None:
         return finished
-    backbone, source, plan = _prepare(config, path, request, reports)
+    backbone, samples, plan = _prepare(config, path, request, reports)
     _refuse_what_will_not_fit(path, plan, _missing(path, plan.manifest))
     joins = open_storage(path).size("zarr.json") is not None
     writer = CacheWriter.create(path, plan.manifest)
@@ -78,7 +77,7 @@ def extract(config: ExtractConfig, progress: Progress | None = None) -> Extracti
     done = plan.manifest.num_samples - num_written
     try:
         with reports.meter("extract", plan.manifest.num_samples, "samples", done) as meter:
-            _write_shards(config, backbone, source, plan, writer, order, meter)
+            _write_shards(config, backbone, samples, plan, writer, order, meter)
     except HiddenStateError as error:
         # Another encoding is another cache: leave nothing in its way.
         if joins or not writer.discard_if_empty():
@@ -91,7 +90,8 @@ def extract(config: ExtractConfig, progress: Progress | None = None) -> Extracti
         num_written=num_written,
         num_shards=plan.manifest.num_shards,
         num_bytes=plan.num_bytes,
-        num_skipped=len(source.skipped),
+        num_skipped=len(samples.source.skipped),
+        num_unreadable=_num_unreadable(path, plan.manifest),
         num_truncated=plan.num_truncated,
         seconds=time.perf_counter() - started,
     )
@@ -102,23 +102,24 @@ def estimate(config: ExtractConfig, progress: Progress | None = None) -> Extract
     from .plan import probe_seconds
 
     path = config.cache or default_cache_path(config)
-    backbone, source, plan = _prepare(
+    backbone, samples, plan = _prepare(
         config, path, request_of(config), progress or SilentProgress()
     )
     missing = _missing(path, plan.manifest)
     missing_bytes = plan.missing_bytes(missing)
-    seconds = probe_seconds(backbone, source, plan, _batch_size(config, backbone))
+    seconds = probe_seconds(backbone, samples, plan, _batch_size(config, backbone))
     return ExtractionEstimate(
         cache=path,
         num_samples=plan.manifest.num_samples,
-        num_tokens=int(plan.lengths.sum()),
+        num_tokens=plan.num_tokens,
         num_shards=plan.manifest.num_shards,
         num_missing_shards=len(missing),
         num_bytes=plan.num_bytes,
         missing_bytes=missing_bytes,
         free_bytes=plan.free_bytes,
         seconds=seconds * missing_bytes / plan.num_bytes,
-        num_skipped=len(source.skipped),
+        num_skipped=len(samples.source.skipped),
+        num_unreadable=len(plan.failures),
         num_truncated=plan.num_truncated,
     )
 
@@ -192,6 +193,7 @@ def _finished(path: str, request: dict[str, JsonValue]) -> ExtractionReport | No
         num_shards=manifest.num_shards,
         num_bytes=sum(receipt.num_bytes for receipt in receipts if receipt),
         num_skipped=manifest.num_skipped,
+        num_unreadable=sum(len(receipt.unreadable) for receipt in receipts if receipt),
         num_truncated=0,
         seconds=0.0,
     )
@@ -199,15 +201,18 @@ def _finished(path: str, request: dict[str, JsonValue]) -> ExtractionReport | No
 
 def _prepare(
     config: ExtractConfig, path: str, request: dict[str, JsonValue], reports: Progress
-) -> tuple[Backbone, SampleSource, ExtractionPlan]:
+) -> tuple[Backbone, NumberedSamples, ExtractionPlan]:
     from .plan import make_plan
+    from .samples import NumberedSamples
 
     # Data first: its mistakes are the common ones and take no time to find.
     source = open_data(config.data_config)
     for note in source.notes:
         reports.say(note)
     backbone = load_backbone(config.backbone_config, config.device)
-    plan = make_plan(config, backbone, source, path, request, reports)
+    samples = NumberedSamples(source, config.views)
+    plan = make_plan(config, backbone, samples, path, request, reports)
+    _refuse_unreadable(config, plan.failures)
     if plan.num_truncated:
         reports.say(
             f"{plan.num_truncated:,} of {plan.manifest.num_samples:,} texts are longer than "
@@ -215,7 +220,23 @@ def _prepare(
         )
     if source.skipped:
         reports.say(f"rows that cannot be used and are left out: {len(source.skipped):,}")
-    return backbone, source, plan
+    return backbone, samples, plan
+
+
+def _refuse_unreadable(config: ExtractConfig, found: Sequence[UnreadableSample]) -> None:
+    if not found or config.on_error == "skip":
+        return
+    more = f" ({len(found) - 1:,} more rows are like it)" if len(found) > 1 else ""
+    raise BadRowError(
+        f"--data: row {found[0].row} (the first row is 0): {found[0].reason}{more}. "
+        "Correct it, or leave such rows without hidden states with --on-error skip."
+    )
+
+
+def _num_unreadable(path: str, manifest: Manifest) -> int:
+    storage = open_storage(path)
+    receipts = (read_receipt(storage, shard) for shard in range(manifest.num_shards))
+    return sum(len(receipt.unreadable) for receipt in receipts if receipt)
 
 
 def _missing(path: str, manifest: Manifest) -> list[int]:
@@ -241,7 +262,7 @@ def _refuse_what_will_not_fit(path: str, plan: ExtractionPlan, missing: list[int
 def _write_shards(
     config: ExtractConfig,
     backbone: Backbone,
-    source: SampleSource,
+    samples: NumberedSamples,
     plan: ExtractionPlan,
     writer: CacheWriter,
     order: list[int],
@@ -257,7 +278,7 @@ def _write_shards(
     extract_shards(
         backbone,
         order,
-        read=lambda shard: _read_shard(shard, plan.manifest, backbone, source),
+        read=lambda shard: _read_shard(config, shard, plan.manifest, backbone, samples),
         write=writer.write_shard,
         stored=encoding(config.encoding),
         batch_size=_batch_size(config, backbone),
@@ -266,25 +287,22 @@ def _write_shards(
 
 
 def _read_shard(
-    shard: int, manifest: Manifest, backbone: Backbone, source: SampleSource
+    config: ExtractConfig,
+    shard: int,
+    manifest: Manifest,
+    backbone: Backbone,
+    samples: NumberedSamples,
 ) -> ShardInputs:
     from .pipeline import ShardInputs
+    from .plan import unreadable
 
-    samples = manifest.shard_samples(shard)
-    split = next(s for s in manifest.splits if s.start <= samples.start < s.stop)
-    start, stop = samples.start - split.start, samples.stop - split.start
-    rows = source.samples(split.name, start, stop)
-    targets = {t.spec.name: _part(t, split.name, start, stop) for t in source.targets}
-    ids = source.sample_rows(split.name)[start:stop]
-    return ShardInputs(shard, ids, backbone.prepare(rows), targets)
-
-
-def _part(target: TargetData, split: str, start: int, stop: int) -> Ragged | np.ndarray:
-    """The targets of samples `start` to `stop - 1` of a split."""
-    if target.offsets is None:
-        return target.values[split][start:stop]
-    offsets = target.offsets[split][start : stop + 1]
-    return Ragged(target.values[split][offsets[0] : offsets[-1]], offsets - offsets[0])
+    numbers = manifest.shard_samples(shard)
+    prepared = backbone.prepare(samples.read(numbers))
+    ids = samples.ids(numbers)
+    failures = unreadable(numbers, ids, prepared.failures)
+    _refuse_unreadable(config, failures)
+    targets = {t.spec.name: samples.target(t, numbers) for t in samples.source.targets}
+    return ShardInputs(shard, ids, samples.views(numbers), prepared, targets, failures)
 
 
 def _batch_size(config: ExtractConfig, backbone: Backbone) -> int:

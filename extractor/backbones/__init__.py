@@ -4,21 +4,23 @@
     backbone = load_backbone(BackboneConfig(name="bert-base"), device="auto")
     batch = backbone.run(backbone.prepare([{"text": "a text"}]), [0])
 
-A new kind of backbone is a module that makes a `Backbone` from a `ResolvedBackbone`.
+A new kind of backbone is a module with `load`, and an entry in `kinds.py`.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from .aliases import ALIASES
-from .config import BackboneConfig, Precision
+from .config import BackboneConfig, Modality, Precision
 from .errors import (
     BackboneError,
     BackboneNotFoundError,
     UnknownBackboneError,
     UnsupportedBackboneError,
 )
+from .kinds import kind_of, modality_of
 from .resolve import ResolvedBackbone, resolve_backbone
 
 if TYPE_CHECKING:
@@ -31,11 +33,13 @@ __all__ = [
     "BackboneConfig",
     "BackboneError",
     "BackboneNotFoundError",
+    "Modality",
     "Precision",
     "ResolvedBackbone",
     "UnknownBackboneError",
     "UnsupportedBackboneError",
     "load_backbone",
+    "modality_read",
     "resolve_backbone",
 ]
 
@@ -46,6 +50,18 @@ def load_backbone(config: BackboneConfig, device: torch.device | str = "auto") -
     Raises:
         BackboneError: It is not known, not there, not supported, or a setting does not fit it.
     """
-    from .huggingface import load_text_backbone
+    resolved = resolve_backbone(config)
+    kind = kind_of(resolved)
+    chosen = config.model_copy(update={"modality": modality_of(kind, config)})
+    module = import_module(f".{kind.module}", __name__)
+    backbone: Backbone = module.load(resolved, chosen, device)
+    return backbone
 
-    return load_text_backbone(resolve_backbone(config), config, device)
+
+def modality_read(config: BackboneConfig) -> Modality:
+    """What the backbone of this name will read, from its config alone.
+
+    Raises:
+        BackboneError: It is not known, not there, not supported, or could read several things.
+    """
+    return modality_of(kind_of(resolve_backbone(config)), config)

@@ -1,12 +1,12 @@
 """What every backbone offers, whatever it is made of.
 
-B samples, N packed rows (all tokens of all samples, no padding), L layers, D width.
+B samples, N packed rows (all tokens of all samples, no padding), L layers, D width, k axes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -15,36 +15,78 @@ from pydantic import JsonValue
 
 from cache_schema import BackboneSpec, FeatureBatch, Ragged, StreamSpec
 
+Sample = Mapping[str, object]
+"""One sample by role: `id` (source row), `view` (0: as it is), and what the backbone reads:
+`text`, `text_pair`, `image` (a path or encoded bytes), `video` (a path, or a list of images)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """How much room samples will take, found without decoding images or running anything.
+
+    Attributes:
+        lengths: Stream name to (B,) int64, the rows of each sample; 0 where it cannot be read.
+        input_bytes: Of the stored inputs' values, without offsets.
+        truncated: (B,) bool, whether the sample is longer than the backbone takes.
+        failures: Position among the samples to why it cannot be read.
+    """
+
+    lengths: Mapping[str, np.ndarray]
+    input_bytes: int
+    truncated: np.ndarray
+    failures: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def num_samples(self) -> int:
+        """B."""
+        return len(self.truncated)
+
+    @property
+    def rows(self) -> np.ndarray:
+        """(B,) int64: rows of all streams together, what to sort by."""
+        total: np.ndarray = np.sum(list(self.lengths.values()), axis=0)
+        return total
+
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
     """Samples as the backbone's inputs, not padded, on the CPU.
 
     Attributes:
-        inputs: Input name to one row per sample.
-        lengths: (B,) int64, positions each sample takes in the backbone: what to sort by.
+        inputs: Input name to one entry per sample: ragged, or (B, ...). The stored ones are ragged.
+        lengths: Stream name to (B,) int64, the rows of each sample; 0 where it cannot be read.
         truncated: (B,) bool, whether the sample was longer than the backbone takes.
+        grids: Name of each stream that has axes to (B, k) int64, the shape of its positions.
+        failures: Position among the samples to why it could not be read; never given to `run`.
     """
 
-    inputs: Mapping[str, Ragged]
-    lengths: np.ndarray
+    inputs: Mapping[str, Ragged | np.ndarray]
+    lengths: Mapping[str, np.ndarray]
     truncated: np.ndarray
+    grids: Mapping[str, np.ndarray] = field(default_factory=dict)
+    failures: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def num_samples(self) -> int:
         """B."""
-        return len(self.lengths)
+        return len(self.truncated)
 
     @property
-    def num_truncated(self) -> int:
-        """How many samples were cut."""
-        return int(self.truncated.sum())
+    def rows(self) -> np.ndarray:
+        """(B,) int64: rows of all streams together, what to sort by."""
+        total: np.ndarray = np.sum(list(self.lengths.values()), axis=0)
+        return total
+
+    def longest_first(self) -> np.ndarray:
+        """Positions of the samples that can be read, those with the most rows first."""
+        order = np.argsort(-self.rows, kind="stable")
+        return order[self.rows[order] > 0]
 
 
 class Backbone(Protocol):
     """A frozen pretrained network: samples in, hidden states out.
 
-    `prepare` may run in any number of threads beside one thread that calls `run`.
+    `measure` and `prepare` may run in any number of threads beside one thread that calls `run`.
     """
 
     @property
@@ -67,13 +109,17 @@ class Backbone(Protocol):
     def device(self) -> torch.device:
         """Where it runs."""
 
-    def prepare(self, samples: Sequence[Mapping[str, object]]) -> Prepared:
-        """Turn samples into inputs; no padding, no device."""
+    def measure(self, samples: Sequence[Sample]) -> Measured:
+        """The room that samples take: `prepare` without decoding images."""
+
+    def prepare(self, samples: Sequence[Sample]) -> Prepared:
+        """Turn samples into inputs; no padding, no device. Views above 0 are augmented."""
 
     def run(self, prepared: Prepared, indices: Sequence[int] | np.ndarray) -> FeatureBatch:
         """The hidden states of these samples of `prepared`, in this order.
 
         Returns:
-            Packed (N, L, D) values on `device` in the precision of the forward pass, without
-            gradient history. `sample_ids` are `indices`.
+            Packed (N, L, D) values of every stream on `device` in the precision of the forward
+            pass, without gradient history; grids where the stream has axes. `sample_ids` are
+            `indices`.
         """

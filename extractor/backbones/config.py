@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cache_schema import BackboneSpec
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Modality = Literal["text", "image", "image+text"]
 
 
 class BackboneConfig(BaseModel):
@@ -25,6 +26,13 @@ class BackboneConfig(BaseModel):
     layers: Literal["all"] | tuple[int, ...] = Field(
         default="all",
         description="layers to store, 0 is the embedding output; the last layer is always included",
+    )
+    modality: Literal["auto"] | Modality = Field(
+        default="auto",
+        description="what to read, where the backbone could read several things",
+    )
+    frames: int | None = Field(
+        default=None, ge=1, description="read videos, this many frames of each; null: images"
     )
     max_length: int | None = Field(
         default=None, ge=1, description="tokens a sample is cut to; null for the model's maximum"
@@ -45,7 +53,9 @@ class BackboneConfig(BaseModel):
             name=options["load_name"],
             revision=spec.revision,
             layers=tuple(options["layers"]),
-            max_length=options["max_length"],
+            modality=options.get("modality", "auto"),
+            frames=options.get("frames"),
+            max_length=options.get("max_length"),
             precision=options["precision"],
             trust_remote_code=options["trust_remote_code"],
         )

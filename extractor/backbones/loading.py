@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from safetensors import SafetensorError
 from .config import BackboneConfig
 from .errors import UnsupportedBackboneError
 from .families import FAMILIES
+from .kinds import model_type_of
 from .resolve import ResolvedBackbone
 
 if TYPE_CHECKING:
@@ -28,12 +28,12 @@ def load_pretrained(
     """The frozen model in eval mode on the CPU, and its tokenizer.
 
     Raises:
-        UnsupportedBackboneError: The family is not known, a file cannot be read, or weights that
-            the model needs are missing from the checkpoint.
+        UnsupportedBackboneError: A file cannot be read, or weights that the model needs are
+            missing from the checkpoint.
     """
     from transformers import AutoModel, AutoTokenizer
 
-    family = FAMILIES[_model_type(resolved)]
+    family = FAMILIES[str(model_type_of(resolved))]
     code = config.trust_remote_code
     with _quiet():
         try:
@@ -59,22 +59,6 @@ def load_pretrained(
         )
     model.eval().requires_grad_(False)
     return model, tokenizer
-
-
-def _model_type(resolved: ResolvedBackbone) -> str:
-    try:
-        document = json.loads(resolved.config.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UnsupportedBackboneError(
-            f"{resolved.config}: is not JSON ({error}). Copy or download the model again."
-        ) from error
-    model_type = document.get("model_type") if isinstance(document, dict) else None
-    if model_type not in FAMILIES:
-        raise UnsupportedBackboneError(
-            f"{resolved.name}: its kind is {model_type!r}, needed one of {', '.join(FAMILIES)}. "
-            "Choose a text encoder of one of these families."
-        )
-    return str(model_type)
 
 
 def _first_line(error: BaseException) -> str:

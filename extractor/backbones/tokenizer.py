@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cache_schema import Ragged
 
-from .base import Prepared
+from .base import Sample
 from .errors import BackboneError, UnsupportedBackboneError
 
 if TYPE_CHECKING:
@@ -17,6 +18,21 @@ if TYPE_CHECKING:
 
 # Tokenizers without a limit of their own report a huge number instead of none.
 _NO_LIMIT = 10**9
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """Texts as token ids.
+
+    Attributes:
+        inputs: `token_ids`, and `segment_ids` where the model tells the texts of a pair apart.
+        lengths: (B,) int64, tokens of each sample, special ones included.
+        truncated: (B,) bool, whether the sample was cut.
+    """
+
+    inputs: dict[str, Ragged]
+    lengths: np.ndarray
+    truncated: np.ndarray
 
 
 class TextTokenizer:
@@ -44,7 +60,7 @@ class TextTokenizer:
             max_length, strategy="longest_first", direction=tokenizer.truncation_side
         )
 
-    def prepare(self, samples: Sequence[Mapping[str, object]]) -> Prepared:
+    def tokenize(self, samples: Sequence[Sample]) -> Tokens:
         """Tokenise samples with a `text` and, in all of them or none, a `text_pair`.
 
         Raises:
@@ -56,7 +72,7 @@ class TextTokenizer:
         if self._uses_segments:
             inputs["segment_ids"] = Ragged.from_rows([e.type_ids for e in encodings], np.int8)
         truncated = np.array([bool(e.overflowing) for e in encodings], dtype=bool)
-        return Prepared(inputs, token_ids.lengths, truncated)
+        return Tokens(inputs, token_ids.lengths, truncated)
 
 
 def model_maximum(tokenizer: PreTrainedTokenizerBase, num_positions: int | None) -> int:
@@ -70,7 +86,7 @@ def model_maximum(tokenizer: PreTrainedTokenizerBase, num_positions: int | None)
     return int(min(limits))
 
 
-def _texts(samples: Sequence[Mapping[str, object]]) -> list[str | tuple[str, str]]:
+def _texts(samples: Sequence[Sample]) -> list[str | tuple[str, str]]:
     has_pair = bool(samples) and "text_pair" in samples[0]
     texts: list[str | tuple[str, str]] = []
     for position, sample in enumerate(samples):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,17 +19,18 @@ from torch import Tensor
 from cache_schema import (
     BackboneSpec,
     FeatureBatch,
-    LayerSpec,
+    Ragged,
     RowLayout,
     StreamBatch,
     StreamSpec,
 )
 
-from .base import Prepared
+from .base import Measured, Prepared, Sample
 from .config import BackboneConfig
 from .device import pick_device, resolve_precision
 from .errors import BackboneError
 from .families import FAMILIES, describe_layers
+from .layers import choose_layers
 from .loading import load_pretrained
 from .resolve import ResolvedBackbone
 from .tokenizer import TextTokenizer, model_maximum
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 STREAM = "tokens"
 
 
-class HuggingFaceTextBackbone:
+class TextEncoder:
     """A frozen text encoder: one stream `tokens`, one row per token, special tokens included."""
 
     stored_inputs = ("token_ids",)
@@ -68,15 +69,23 @@ class HuggingFaceTextBackbone:
         """Where the model's weights are."""
         return self._model.device
 
-    def prepare(self, samples: Sequence[Mapping[str, object]]) -> Prepared:
+    def measure(self, samples: Sequence[Sample]) -> Measured:
+        """Tokenise, and count."""
+        prepared = self.prepare(samples)
+        token_ids = prepared.inputs["token_ids"]
+        assert isinstance(token_ids, Ragged)
+        return Measured(prepared.lengths, token_ids.values.nbytes, prepared.truncated)
+
+    def prepare(self, samples: Sequence[Sample]) -> Prepared:
         """Tokenise samples with a `text` and maybe a `text_pair`; no padding."""
-        return self._tokenizer.prepare(samples)
+        tokens = self._tokenizer.tokenize(samples)
+        return Prepared(tokens.inputs, {STREAM: tokens.lengths}, tokens.truncated)
 
     @torch.no_grad()
     def run(self, prepared: Prepared, indices: Sequence[int] | np.ndarray) -> FeatureBatch:
         """The hidden states of these samples, packed (N, L, D)."""
         rows = np.asarray(indices, dtype=np.int64)
-        layout = RowLayout.from_lengths(prepared.lengths[rows])
+        layout = RowLayout.from_lengths(prepared.lengths[STREAM][rows])
         inputs = self._padded_inputs(prepared, rows, layout)
         layout = layout.to(self.device, non_blocking=True)
         outputs = self._model(
@@ -101,8 +110,10 @@ class HuggingFaceTextBackbone:
             ("segment_ids", "token_type_ids", 0),
         ):
             if name in prepared.inputs:
+                column = prepared.inputs[name]
+                assert isinstance(column, Ragged)
                 grid = np.full(layout.num_samples * layout.max_length, fill, dtype=np.int64)
-                grid[positions] = prepared.inputs[name].take(rows).values
+                grid[positions] = column.take(rows).values
                 padded = torch.from_numpy(grid.reshape(layout.num_samples, layout.max_length))
                 inputs[argument] = padded.to(self.device, non_blocking=True)
         return inputs
@@ -121,9 +132,9 @@ def pack_layers(states_BTD: Sequence[Tensor], layout: RowLayout) -> Tensor:
     return packed_NLD
 
 
-def load_text_backbone(
+def load(
     resolved: ResolvedBackbone, config: BackboneConfig, device: torch.device | str
-) -> HuggingFaceTextBackbone:
+) -> TextEncoder:
     """Load a text encoder that `resolve_backbone` found.
 
     Raises:
@@ -137,11 +148,8 @@ def load_text_backbone(
     family = FAMILIES[model.config.model_type]
     num_blocks = int(model.config.num_hidden_layers)
     layers = describe_layers(family, dict(model.named_modules()), num_blocks)
-    stream = StreamSpec(
-        name=STREAM,
-        width=int(model.config.hidden_size),
-        layers=_choose_layers(resolved.name, layers, config.layers),
-    )
+    whole = StreamSpec(name=STREAM, width=int(model.config.hidden_size), layers=tuple(layers))
+    (stream,) = choose_layers(resolved.name, [whole], config.layers)
     text = TextTokenizer(
         tokenizer,
         max_length=_max_length(resolved.name, model, tokenizer, config.max_length),
@@ -154,7 +162,7 @@ def load_text_backbone(
         "precision": precision,
         "trust_remote_code": config.trust_remote_code,
     }
-    return HuggingFaceTextBackbone(
+    return TextEncoder(
         model,
         text,
         spec=BackboneSpec(
@@ -180,20 +188,6 @@ def load_text_backbone(
         },
         pad_id=int(tokenizer.pad_token_id or 0),
     )
-
-
-def _choose_layers(
-    name: str, layers: Sequence[LayerSpec], chosen: str | tuple[int, ...]
-) -> tuple[LayerSpec, ...]:
-    if isinstance(chosen, str):
-        return tuple(layers)
-    wrong = sorted(set(chosen) - set(range(len(layers))))
-    if wrong:
-        raise BackboneError(
-            f"{name}: layers {wrong!r} were asked for, it has 0 (embeddings) to {len(layers) - 1}. "
-            "Choose among those."
-        )
-    return tuple(layers[index] for index in sorted({*chosen, len(layers) - 1}))
 
 
 def _max_length(

@@ -1,0 +1,113 @@
+"""Which kind of backbone a folder holds and what it reads, from its config.json alone.
+
+A new kind is a module here with a function `load(resolved, config, device) -> Backbone`, and an
+entry in `KINDS`. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from .config import BackboneConfig, Modality
+from .errors import BackboneError, UnsupportedBackboneError
+from .resolve import ResolvedBackbone
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Backbones that one module loads.
+
+    Attributes:
+        name: In words.
+        module: Of this package; it has `load`.
+        modalities: What they can read; several where the user chooses, as of CLIP's two towers.
+        model_types: `model_type` of their config.json; `timm` stands for timm's own format.
+    """
+
+    name: str
+    module: str
+    modalities: tuple[Modality, ...]
+    model_types: tuple[str, ...]
+
+
+KINDS: tuple[Kind, ...] = (
+    Kind(
+        "text encoder",
+        "huggingface",
+        ("text",),
+        (
+            "bert", "roberta", "xlm-roberta", "distilbert", "electra", "mpnet", "deberta-v2",
+            "modernbert",
+        ),
+    ),
+)  # fmt: skip
+
+
+def kind_of(resolved: ResolvedBackbone) -> Kind:
+    """The kind of a backbone whose files are here.
+
+    Raises:
+        UnsupportedBackboneError: Its config cannot be read, or no kind here knows its type.
+    """
+    model_type = model_type_of(resolved)
+    for kind in KINDS:
+        if model_type in kind.model_types:
+            return kind
+    known = sorted(name for kind in KINDS for name in kind.model_types)
+    raise UnsupportedBackboneError(
+        f"{resolved.name}: its kind is {model_type!r}, needed one of {', '.join(known)}. "
+        "Choose a backbone of one of these families."
+    )
+
+
+def modality_of(kind: Kind, config: BackboneConfig) -> Modality:
+    """What the backbone will read.
+
+    Raises:
+        BackboneError: It can read several things and none was chosen, or the chosen one is not
+            among them.
+    """
+    choices = " or ".join(f"--modality {name}" for name in kind.modalities)
+    if config.modality == "auto":
+        if len(kind.modalities) > 1:
+            raise BackboneError(
+                f"{config.name}: a {kind.name} reads one thing at a time. Choose {choices}."
+            )
+        return kind.modalities[0]
+    if config.modality not in kind.modalities:
+        raise BackboneError(
+            f"{config.name}: --modality is {config.modality!r}, a {kind.name} reads "
+            f"{' or '.join(kind.modalities)}. Choose {choices}, or another backbone."
+        )
+    return config.modality
+
+
+def model_type_of(resolved: ResolvedBackbone) -> str | None:
+    """`model_type` of its config.json; `timm` for a model saved by timm."""
+    document = read_config(resolved)
+    if "model_type" not in document and "architecture" in document:
+        return "timm"
+    found = document.get("model_type")
+    return str(found) if found is not None else None
+
+
+def read_config(resolved: ResolvedBackbone) -> dict[str, Any]:
+    """Its config.json.
+
+    Raises:
+        UnsupportedBackboneError: It is not a JSON object.
+    """
+    try:
+        document = json.loads(resolved.config.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UnsupportedBackboneError(
+            f"{resolved.config}: is not JSON ({error}). Copy or download the model again."
+        ) from error
+    if not isinstance(document, dict):
+        raise UnsupportedBackboneError(
+            f"{resolved.config}: holds a {type(document).__name__}, needed a JSON object. "
+            "Copy or download the model again."
+        )
+    return document
