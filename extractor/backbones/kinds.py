@@ -35,7 +35,7 @@ class Kind:
 KINDS: tuple[Kind, ...] = (
     Kind(
         "text encoder",
-        "huggingface",
+        "text_encoder",
         ("text",),
         (
             "bert", "roberta", "xlm-roberta", "distilbert", "electra", "mpnet", "deberta-v2",
