@@ -33,6 +33,7 @@ from trainer.loader import BatchLoader
 from trainer.model import build_model
 from trainer.order import epoch_order
 from trainer.processes import make_accelerators
+from trainer.tasks import SETTLED
 from trainer.trial import Trial
 
 BATCH = 32
@@ -50,7 +51,7 @@ def make_step(
     trial = Trial(5e-4, accelerator, model, config.optimizer)
 
     def step(batch: FeatureBatch) -> None:
-        trial.backward(batch, data.task)
+        trial.backward(batch, data.task, SETTLED)
         trial.update(1.0)
         trial.guards.clear()
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cache_schema import FeatureBatch, StreamSpec
 
-from .tasks import Task
+from .tasks import Moment, Task
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,11 @@ class Cause:
 
 
 def find_cause(
-    model: nn.Module, task: Task, batch: FeatureBatch, streams: Sequence[StreamSpec]
+    model: nn.Module,
+    task: Task,
+    batch: FeatureBatch,
+    streams: Sequence[StreamSpec],
+    moment: Moment,
 ) -> Cause:
     """Look at inputs, then weights, then every module's output, then gradients."""
     for found in _bad_inputs(batch, streams):
@@ -36,7 +40,7 @@ def find_cause(
     for name, parameter in model.named_parameters():
         if not _is_finite(parameter):
             return Cause(f"the weights of {name!r} are no longer finite. {advice}", is_input=False)
-    module, loss = _first_bad_output(model, task, batch)
+    module, loss = _first_bad_output(model, task, batch, moment)
     if module is not None:
         return Cause(f"the output of {module!r} is not finite. {advice}", is_input=False)
     model.zero_grad(set_to_none=True)
@@ -66,7 +70,7 @@ def _bad_inputs(batch: FeatureBatch, streams: Sequence[StreamSpec]) -> Iterator[
 
 
 def _first_bad_output(
-    model: nn.Module, task: Task, batch: FeatureBatch
+    model: nn.Module, task: Task, batch: FeatureBatch, moment: Moment
 ) -> tuple[str | None, Tensor]:
     """The first module in the order of computation whose output is not finite, and the loss."""
     found: list[str] = []
@@ -80,7 +84,7 @@ def _first_bad_output(
         for name, module in model.named_modules()
     ]
     try:
-        loss = task.loss(model(batch), batch.targets)
+        loss = task.loss(model(batch), batch.targets, moment)
     finally:
         for handle in handles:
             handle.remove()

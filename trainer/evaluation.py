@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cache_schema import FeatureBatch
 
-from .tasks import Task
+from .tasks import SETTLED, Task
 
 Forward = Callable[[FeatureBatch], Tensor]
 
@@ -45,7 +45,7 @@ def measure(
             for forward, count, loss in zip(forwards, counts, losses, strict=True):
                 output = forward(batch)
                 task.update_metrics(count, output, batch.targets)
-                loss.update(task.loss(output, batch.targets) * batch.num_samples)
+                loss.update(task.loss(output, batch.targets, SETTLED) * batch.num_samples)
             num_samples.update(batch.num_samples)
             on_batch(batch.num_samples)
     with warnings.catch_warnings():

@@ -29,6 +29,7 @@ from .order import epoch_order, num_batches, rank_part, step_seed
 from .processes import agree_on_cause, any_process, on_main
 from .run_folder import RunFolder
 from .schedule import rate_factor
+from .tasks import Moment
 from .trial import Trial
 
 _LOGGED_STEPS = 200  # points of the loss curve; each reads one value from the device
@@ -139,7 +140,7 @@ class TrainingLoop:
         ends_epoch = (self.step + 1) % self._epoch_steps == 0
         for trial in self._active():
             torch.manual_seed(seed)
-            trial.backward(batch, self._data.task)
+            trial.backward(batch, self._data.task, self._moment(self.step))
             if ends_epoch or (self.step + 1) % self._look_every == 0:
                 self._stop_if_not_finite(trial, batch)
             if trial.stopped is None:
@@ -158,7 +159,7 @@ class TrainingLoop:
             start = step % self._epoch_steps * self._config.batch_size
             samples = self._samples_of_epoch()[start : start + self._config.batch_size]
             batch = self._loader.load(samples)
-        cause = find_cause(trial.module, self._data.task, batch, self._streams)
+        cause = find_cause(trial.module, self._data.task, batch, self._streams, self._moment(step))
         cause = agree_on_cause(self._accelerator, cause)
         trial.stopped = f"loss not finite in step {step + 1}"
         where = f"step {step + 1} of {self._num_steps}, learning rate {trial.learning_rate:g}"
@@ -208,6 +209,9 @@ class TrainingLoop:
             trials=[trial.state_dict() for trial in self._trials],
         )
         on_main(self._accelerator, lambda: save_checkpoint(self._folder.checkpoints, checkpoint))
+
+    def _moment(self, step: int) -> Moment:
+        return Moment(self.epochs_done, step % self._epoch_steps, self._epoch_steps)
 
     def _active(self) -> list[Trial]:
         return [trial for trial in self._trials if trial.stopped is None]

@@ -17,7 +17,7 @@ from cache_schema import FeatureBatch
 
 from .config import OptimizerConfig
 from .optim import parameter_groups
-from .tasks import Task
+from .tasks import Moment, Task
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,9 @@ class Trial:
             )
         )
 
-    def backward(self, batch: FeatureBatch, task: Task) -> None:
+    def backward(self, batch: FeatureBatch, task: Task, moment: Moment) -> None:
         """Gradients of one batch, summed over processes and clipped."""
-        loss = task.loss(self._model(batch), batch.targets)
+        loss = task.loss(self._model(batch), batch.targets, moment)
         self._optimizer.zero_grad(set_to_none=True)
         self._accelerator.backward(loss)
         norm = self._accelerator.clip_grad_norm_(self._model.parameters(), self._clip_norm)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from .base import ModelParts, Output, TargetError, TargetReader, Task
+from .base import SETTLED, ModelParts, Moment, Output, TargetError, TargetReader, Task
 from .classification import ClassificationConfig, ClassificationTask
 from .regression import RegressionConfig, RegressionTask
 
@@ -12,10 +12,12 @@ TaskConfig = Annotated[ClassificationConfig | RegressionConfig, Field(discrimina
 LearnedTask = Annotated[ClassificationTask | RegressionTask, Field(discriminator="name")]
 
 __all__ = [
+    "SETTLED",
     "ClassificationConfig",
     "ClassificationTask",
     "LearnedTask",
     "ModelParts",
+    "Moment",
     "Output",
     "RegressionConfig",
     "RegressionTask",

@@ -46,6 +46,25 @@ class ModelParts:
     dropout: float
 
 
+@dataclass(frozen=True)
+class Moment:
+    """Where training stands, for losses that change as it goes on.
+
+    Attributes:
+        epoch: From 0.
+        step: Within the epoch, from 0.
+        steps_per_epoch: Optimizer steps of one epoch.
+    """
+
+    epoch: int
+    step: int
+    steps_per_epoch: int
+
+
+SETTLED = Moment(epoch=10**9, step=0, steps_per_epoch=1)
+"""Past every warm-up: the loss of an evaluation does not depend on when it is made."""
+
+
 class TargetError(UserError):
     """A target column does not suit the task."""
 
@@ -89,8 +108,14 @@ class Task(Protocol):
             TargetError: The target of one of them is missing or unknown to the task; names them.
         """
 
-    def loss(self, output: Output, targets: Mapping[str, Tensor]) -> Tensor:
-        """Mean loss over the batch, a float32 scalar."""
+    def loss(self, output: Output, targets: Mapping[str, Tensor], moment: Moment) -> Tensor:
+        """Mean loss over the batch, a float32 scalar.
+
+        Args:
+            output: Of the task's model.
+            targets: As the task's reader gives them.
+            moment: Where training stands; `SETTLED` in evaluations.
+        """
 
     def metrics(self) -> MetricCollection:
         """Fresh metrics, the primary one among them."""

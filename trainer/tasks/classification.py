@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from .base import ModelParts, TargetError, TargetReader, TaskOptions, name_samples
+from .base import ModelParts, Moment, TargetError, TargetReader, TaskOptions, name_samples
 from .labels import Labels, label_names
 from .pooled import PooledModel
 
@@ -145,7 +145,7 @@ class ClassificationTask(TaskOptions):
 
         return read
 
-    def loss(self, output: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
+    def loss(self, output: Tensor, targets: Mapping[str, Tensor], moment: Moment) -> Tensor:
         """Mean over samples, and over classes where each is decided on its own."""
         target = targets[self.target]
         if self.is_multi_label:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from .base import ModelParts, TargetError, TargetReader, TaskOptions, name_samples
+from .base import ModelParts, Moment, TargetError, TargetReader, TaskOptions, name_samples
 from .pooled import PooledModel
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class RegressionTask(TaskOptions):
 
         return read
 
-    def loss(self, output: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
+    def loss(self, output: Tensor, targets: Mapping[str, Tensor], moment: Moment) -> Tensor:
         """Mean squared error in units of the target's variance."""
         return F.mse_loss(output.squeeze(1), targets[self.target])
 
