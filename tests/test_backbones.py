@@ -117,7 +117,9 @@ def test_a_sample_does_not_feel_the_padding_of_its_batch(tiny_model, family) -> 
     starts = batch.layout.first_rows().tolist()
     for position, sample in enumerate([3, 1, 2, 0]):
         alone = backbone.run(prepared, [sample]).streams["tokens"].values
-        found = batch.values[starts[position] : starts[position] + prepared.lengths[sample]]
+        found = batch.values[
+            starts[position] : starts[position] + prepared.lengths["tokens"][sample]
+        ]
         torch.testing.assert_close(found, alone, **CLOSE)
 
 
@@ -135,8 +137,7 @@ def test_long_texts_are_cut_as_the_library_cuts_them_and_counted(tiny_model, fam
 
     inputs, outputs = library_run(folder, samples, truncation=True, max_length=MAX_POSITIONS)
     assert prepared.truncated.tolist() == [True, True, False]
-    assert prepared.num_truncated == 2
-    assert prepared.lengths.max() == MAX_POSITIONS == backbone.spec.options["max_length"]
+    assert prepared.lengths["tokens"].max() == MAX_POSITIONS == backbone.spec.options["max_length"]
     for row, (ids, mask) in enumerate(
         zip(inputs["input_ids"], inputs["attention_mask"], strict=True)
     ):
@@ -176,9 +177,12 @@ def test_a_batch_comes_in_the_asked_order_and_precision(tiny_model) -> None:
     batch = backbone.run(prepared, [2, 0])
 
     assert batch.sample_ids.tolist() == [2, 0]
-    assert batch.streams["tokens"].layout.lengths.tolist() == prepared.lengths[[2, 0]].tolist()
+    assert (
+        batch.streams["tokens"].layout.lengths.tolist()
+        == prepared.lengths["tokens"][[2, 0]].tolist()
+    )
     assert batch.streams["tokens"].values.dtype == torch.bfloat16
-    assert prepared.lengths.max() == 12
+    assert prepared.lengths["tokens"].max() == 12
 
 
 def test_states_can_be_trained_on_and_the_backbone_cannot(tiny_model) -> None:
@@ -311,17 +315,17 @@ def test_a_cut_off_weights_file_is_named(tiny_model, tmp_path) -> None:
 
 
 def test_a_family_that_is_not_supported_names_those_that_are(tmp_path) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    (tmp_path / "config.json").write_text('{"model_type": "whisper"}')
     (tmp_path / "model.safetensors").touch()
 
-    with pytest.raises(UnsupportedBackboneError, match=r"'gpt2', needed one of bert, roberta"):
+    with pytest.raises(UnsupportedBackboneError, match=r"'whisper', needed one of .*bert"):
         load(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("choices", "words"),
     [
-        ({"layers": (1, 7)}, r"layers \[7\] .* 0 \(embeddings\) to 3"),
+        ({"layers": (1, 7)}, r"layers \[7\] .* it has 0 .* to 3"),
         ({"max_length": 1000}, r"max length is 1000, needed 5 to 64"),
         ({"max_length": 2}, r"max length is 2, needed 5 to 64"),
     ],
