@@ -34,6 +34,11 @@ class BackboneConfig(BaseModel):
     frames: int | None = Field(
         default=None, ge=1, description="read videos, this many frames of each; null: images"
     )
+    image_size: int | tuple[int, int] | None = Field(
+        default=None,
+        description="pixels: a side cut out of the centre (of a detector: the shorter side), or "
+        "a height and a width that the whole image is brought to; null for the model's own",
+    )
     max_length: int | None = Field(
         default=None, ge=1, description="tokens a sample is cut to; null for the model's maximum"
     )
@@ -55,6 +60,7 @@ class BackboneConfig(BaseModel):
             layers=tuple(options["layers"]),
             modality=options.get("modality", "auto"),
             frames=options.get("frames"),
+            image_size=options.get("image_size"),
             max_length=options.get("max_length"),
             precision=options["precision"],
             trust_remote_code=options["trust_remote_code"],

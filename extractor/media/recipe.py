@@ -36,15 +36,16 @@ class ImageRecipe:
 
     Attributes:
         size: (height, width) of the result.
-        shortest: Length that the shorter side is brought to before the centre is cut out; None
-            to bring both sides to `size` at once, whatever the image's proportions.
+        shortest: Length that the shorter side is brought to before the centre is cut out; a
+            (height, width) to bring both sides there first, whatever the image's proportions;
+            None to bring both sides to `size` at once.
         interpolation: Pillow's, which averages where it makes smaller.
         mean: Of each channel, on a scale of 0 to 1.
         std: Of each channel, on the same scale.
     """
 
     size: tuple[int, int]
-    shortest: int | None
+    shortest: int | tuple[int, int] | None
     interpolation: InterpolationName
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -64,6 +65,8 @@ class ImageRecipe:
                 image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         elif self.shortest is None:
             image = image.resize((width, height), resample)
+        elif isinstance(self.shortest, tuple):
+            image = _cut_centre(image.resize(self.shortest[::-1], resample), self.size)
         else:
             image = _cut_centre(_bring_shorter_side_to(image, self.shortest, resample), self.size)
         return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
@@ -80,7 +83,7 @@ class ImageRecipe:
         """For a cache's fingerprint."""
         return {
             "size": list(self.size),
-            "shortest": self.shortest,
+            "shortest": list(self.shortest) if isinstance(self.shortest, tuple) else self.shortest,
             "interpolation": f"pillow {self.interpolation}",
             "mean": list(self.mean),
             "std": list(self.std),
