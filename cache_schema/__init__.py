@@ -48,6 +48,7 @@ from .writer import CacheWriter, read_manifest
 if TYPE_CHECKING:
     from .batch import FeatureBatch, RowLayout, StreamBatch
     from .cache import FeatureCache, TargetColumn
+    from .pairs import PairedBatch, PairedCache
 
 __all__ = [
     "BackboneSpec",
@@ -67,6 +68,8 @@ __all__ = [
     "LayerStatistics",
     "Manifest",
     "Meter",
+    "PairedBatch",
+    "PairedCache",
     "Problem",
     "Progress",
     "Ragged",
@@ -102,6 +105,8 @@ _NEEDS_TORCH = {
     "RowLayout": ".batch",
     "StreamBatch": ".batch",
     "FeatureCache": ".cache",
+    "PairedBatch": ".pairs",
+    "PairedCache": ".pairs",
     "TargetColumn": ".cache",
 }
 

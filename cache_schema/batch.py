@@ -6,7 +6,7 @@ L layers, D width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -125,10 +125,17 @@ class StreamBatch:
         """D."""
         return int(self.values.shape[2])
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> StreamBatch:
-        """The same stream on another device."""
+    def to(
+        self,
+        device: torch.device | str,
+        *,
+        dtype: torch.dtype | None = None,
+        non_blocking: bool = False,
+    ) -> StreamBatch:
+        """The same stream on another device; hidden states are cast to `dtype` after the copy."""
+        values = self.values.to(device, non_blocking=non_blocking)
         return StreamBatch(
-            self.values.to(device, non_blocking=non_blocking),
+            values if dtype is None else values.to(dtype),
             self.layout.to(device, non_blocking=non_blocking),
             None if self.grid is None else self.grid.to(device, non_blocking=non_blocking),
         )
@@ -153,10 +160,33 @@ class FeatureBatch:
         """B."""
         return int(self.sample_ids.shape[0])
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> FeatureBatch:
-        """The same batch on another device."""
+    @property
+    def sides(self) -> tuple[FeatureBatch, ...]:
+        """The batches of single caches that it is made of: itself."""
+        return (self,)
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Every tensor in it."""
+        yield self.sample_ids
+        yield from self.targets.values()
+        for stream in self.streams.values():
+            yield from (stream.values, stream.layout.lengths, stream.layout.positions)
+            if stream.grid is not None:
+                yield stream.grid
+
+    def to(
+        self,
+        device: torch.device | str,
+        *,
+        dtype: torch.dtype | None = None,
+        non_blocking: bool = False,
+    ) -> FeatureBatch:
+        """The same batch on another device; hidden states are cast to `dtype` after the copy."""
         return FeatureBatch(
-            {k: s.to(device, non_blocking=non_blocking) for k, s in self.streams.items()},
+            {
+                k: s.to(device, dtype=dtype, non_blocking=non_blocking)
+                for k, s in self.streams.items()
+            },
             self.sample_ids.to(device, non_blocking=non_blocking),
             {k: t.to(device, non_blocking=non_blocking) for k, t in self.targets.items()},
         )

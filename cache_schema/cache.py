@@ -100,6 +100,16 @@ class FeatureCache:
         return self.manifest.num_samples
 
     @property
+    def sides(self) -> tuple[FeatureCache, ...]:
+        """The caches that are read: itself."""
+        return (self,)
+
+    @property
+    def split_names(self) -> list[str]:
+        """Names of the splits, in stored order."""
+        return self.manifest.split_names
+
+    @property
     def is_complete(self) -> bool:
         """Whether every shard is finished."""
         return len(self.receipts) == self.manifest.num_shards
