@@ -75,13 +75,16 @@ def count_frames(path: str | Path) -> int:
 def video_size(source: VideoSource) -> tuple[int, int]:
     """Height and width in pixels, from the header of the file, or of the first frame's.
 
+    Of a list of frames every header is looked at.
+
     Raises:
         UnreadableMediaError: Names the file and what is wrong.
     """
     if not isinstance(source, str | Path | bytes):
         if not source:
             raise UnreadableMediaError("video in the data: it has no frames")
-        return [image_size(frame) for frame in source][0]
+        sizes = [image_size(frame) for frame in source]
+        return sizes[0]
     with _opened(source) as (_, stream):
         return stream.height, stream.width
 
@@ -105,7 +108,8 @@ def _decode(source: str | Path | bytes, wanted: np.ndarray) -> tuple[list[Image.
                     raise UnreadableMediaError(
                         f"{_name(source)}: cannot be read (frame {decoded} is damaged)"
                     )
-                images += [frame.to_image()] * times[decoded]
+                pixels = frame.to_ndarray(format="rgb24")
+                images += [Image.fromarray(pixels)] * times[decoded]
             decoded += 1
     if decoded == 0:
         raise UnreadableMediaError(f"{_name(source)}: cannot be read (none of its frames decodes)")
@@ -122,7 +126,8 @@ def _opened(source: str | Path | bytes) -> Iterator[tuple[InputContainer, VideoS
     try:
         if not isinstance(file, io.BytesIO) and not os.path.isfile(file):
             raise FileNotFoundError(os.fspath(file))
-        with av.open(file if isinstance(file, io.BytesIO) else f"file:{os.fspath(file)}") as found:
+        name = file if isinstance(file, io.BytesIO) else f"file:{os.fspath(file)}"
+        with av.open(name, mode="r") as found:
             if not found.streams.video:
                 raise UnreadableMediaError(f"{_name(source)}: cannot be read (it has no video)")
             stream = found.streams.video[0]
