@@ -135,7 +135,7 @@ def _opened(source: str | Path | bytes) -> Iterator[tuple[InputContainer, VideoS
             stream.codec_context.thread_count = 1
             yield found, stream
     except (av.FFmpegError, OSError, ValueError, EOFError) as error:
-        raise unreadable(source, _cause(error)) from error
+        raise unreadable(_name(source), _cause(error)) from error
 
 
 def _cause(error: Exception) -> Exception:
