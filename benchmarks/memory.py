@@ -56,8 +56,11 @@ def train(cache: str) -> float:
     config = FitConfig.model_validate(
         {
             "task": {"name": "classification", "target": "label"},
-            # So that both caches fill whole evaluation batches of 256 samples.
+            # So that the smaller cache, too, has more batches than are read ahead, in training
+            # and in validation: four of them are in memory at once.
             "validation": {"fraction": 0.45},
+            "eval_batch_size": 32,
+            "batch_size": 32,
             "epochs": 1,
             "device": "cpu",
         }

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .checksums import crc32c_of
 from .errors import CacheNotFoundError
 from .manifest import Manifest
 from .progress import Progress, SilentProgress
@@ -20,7 +21,7 @@ from .receipts import (
     read_receipt,
     receipt_key,
 )
-from .shard import CRC_BYTES, chunk_key, crc32c_of, read_array
+from .shard import CRC_BYTES, chunk_key, read_array
 from .storage import Storage, open_storage
 from .writer import MANIFEST_KEY, read_manifest
 

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 
-import google_crc32c
 import numpy as np
 
+from .checksums import crc32c_of
 from .encodings import encoding
 from .errors import CorruptCacheError
 from .manifest import Manifest, StreamSpec
@@ -114,7 +114,7 @@ class SampleReader:
                 except (EOFError, FileNotFoundError) as error:
                     raise self._corrupt(spec.name, sample, shard, str(error)) from error
                 if not self._checked[spec.name][sample]:
-                    if google_crc32c.value(np.frombuffer(view, np.uint8)) != index.crcs[sample]:
+                    if crc32c_of(np.frombuffer(view, np.uint8)) != index.crcs[sample]:
                         raise self._corrupt(spec.name, sample, shard, "its bytes changed")
                     self._checked[spec.name][sample] = True
 

@@ -9,6 +9,7 @@ At most three shards are in memory, however large the data is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -62,6 +63,31 @@ class _Accumulator:
     square_sum_L: Tensor
 
 
+class _Buffers:
+    """Memory for the hidden states of shards, used again: fresh pages cost a fault each."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._free: list[Tensor] = []
+
+    def take(self, shape: tuple[int, int, int], dtype: torch.dtype) -> Tensor:
+        """An uninitialised tensor."""
+        count = math.prod(shape)
+        fits = [buffer for buffer in self._free if buffer.numel() >= count]
+        if fits:
+            buffer = min(fits, key=Tensor.numel)
+            self._free = [other for other in self._free if other is not buffer]
+        else:
+            self._free.clear()
+            buffer = torch.empty(count, dtype=dtype, device=self._device)
+        return buffer[:count].view(shape)
+
+    def give_back(self, states: Tensor) -> None:
+        """Nothing reads `states` any more."""
+        base = states._base
+        self._free.append(states.flatten() if base is None else base)
+
+
 @dataclass(frozen=True)
 class _FilledShard:
     """A shard whose forward passes were all started; `is_filled` says when a GPU is through."""
@@ -97,6 +123,7 @@ def extract_shards(
         HiddenStateError: A hidden state cannot be stored.
         Exception: Whatever `read` or `write` raises; shards written before stay.
     """
+    buffers = _Buffers(backbone.device)
     with ThreadPoolExecutor(1, "unipt-read") as reader, ThreadPoolExecutor(1, "unipt-write") as out:
         coming: Future[ShardInputs] | None = None
         writing: Future[object] | None = None
@@ -104,10 +131,10 @@ def extract_shards(
             inputs = (coming or reader.submit(read, shard)).result()
             more = position + 1 < len(shards)
             coming = reader.submit(read, shards[position + 1]) if more else None
-            filled, batch_size = _run_shard(backbone, inputs, stored, batch_size, on_batch)
+            filled, batch_size = _run_shard(backbone, inputs, stored, buffers, batch_size, on_batch)
             if writing is not None:
                 writing.result()
-            writing = out.submit(_finish_and_write, filled, stored, write)
+            writing = out.submit(_finish_and_write, filled, stored, write, buffers)
         if writing is not None:
             writing.result()
 
@@ -116,13 +143,14 @@ def _run_shard(
     backbone: Backbone,
     inputs: ShardInputs,
     stored: Encoding,
+    buffers: _Buffers,
     batch_size: int,
     on_batch: Callable[[int], None],
 ) -> tuple[_FilledShard, int]:
     """All hidden states of one shard, still on the device, and the batch size that fitted it."""
     prepared = inputs.prepared
     order = prepared.longest_first()
-    filling = {} if len(order) else _accumulators(backbone, prepared, stored)
+    filling = {} if len(order) else _accumulators(backbone, prepared, stored, buffers)
     done = 0
     while done < len(order):
         chosen = order[done : done + batch_size]
@@ -136,7 +164,7 @@ def _run_shard(
             torch.cuda.empty_cache()
             continue
         if not filling:
-            filling = _accumulators(backbone, prepared, stored)
+            filling = _accumulators(backbone, prepared, stored, buffers)
         for name, accumulator in filling.items():
             _add(accumulator, batch, name, chosen)
         done += len(chosen)
@@ -148,7 +176,7 @@ def _run_shard(
 
 
 def _accumulators(
-    backbone: Backbone, prepared: Prepared, stored: Encoding
+    backbone: Backbone, prepared: Prepared, stored: Encoding, buffers: _Buffers
 ) -> dict[str, _Accumulator]:
     accumulators = {}
     for spec in backbone.streams:
@@ -158,7 +186,7 @@ def _accumulators(
         accumulators[spec.name] = _Accumulator(
             spec,
             offsets,
-            torch.empty(shape, dtype=stored.dtype, device=backbone.device),
+            buffers.take(shape, stored.dtype),
             torch.zeros(len(spec.layers), device=backbone.device),
             torch.zeros(len(spec.layers), dtype=torch.float64, device=backbone.device),
         )
@@ -182,9 +210,15 @@ def _add(accumulator: _Accumulator, batch: FeatureBatch, name: str, chosen: np.n
 
 
 def _finish_and_write(
-    shard: _FilledShard, stored: Encoding, write: Callable[[int, ShardContents], object]
+    shard: _FilledShard,
+    stored: Encoding,
+    write: Callable[[int, ShardContents], object],
+    buffers: _Buffers,
 ) -> object:
-    return write(shard.inputs.shard, _finish(shard, stored))
+    written = write(shard.inputs.shard, _finish(shard, stored))
+    for accumulator in shard.streams.values():
+        buffers.give_back(accumulator.states)
+    return written
 
 
 def _finish(shard: _FilledShard, stored: Encoding) -> ShardContents:
