@@ -235,7 +235,7 @@ def test_a_device_out_of_memory_gets_smaller_batches(config) -> None:
     backbone.run = scarce
     inputs = pipeline.ShardInputs(0, np.arange(9), np.zeros(9), prepared, {})
     filled, batch_size = pipeline._run_shard(
-        backbone, inputs, encoding("float32"), 8, lambda n: None
+        backbone, inputs, encoding("float32"), pipeline._Buffers(backbone.device), 8, lambda n: None
     )
 
     assert batch_size == 2
