@@ -17,6 +17,8 @@ from .config import DataConfig
 from .delimited import check_delimited
 from .docstrings import build_docstrings
 from .errors import DataError, DataNotFoundError
+from .formats import open_format
+from .formats.as_dataset import as_dataset
 from .locate import Location, hub_commit, locate, normalise_split, ordered_splits
 
 
@@ -36,7 +38,9 @@ def load_splits(config: DataConfig) -> dict[str, datasets.Dataset]:
             if wanted and place.split is not None and place.split not in wanted:
                 unread.add(place.split)
                 continue
-            for split, rows in _load(place).items():
+            if place.format is not None:
+                unread.update(open_format(*place.format).files)
+            for split, rows in _load(place, frozenset(wanted)).items():
                 if split in loaded:
                     raise DataError(f"--data: split {split!r} is there twice. Name it: NAME=PATH.")
                 loaded[split] = rows
@@ -54,7 +58,10 @@ def load_splits(config: DataConfig) -> dict[str, datasets.Dataset]:
     return {split: loaded[split] for split in chosen}
 
 
-def _load(place: Location) -> dict[str, datasets.Dataset]:
+def _load(place: Location, wanted: frozenset[str]) -> dict[str, datasets.Dataset]:
+    if place.format is not None:
+        read = open_format(*place.format).read(wanted)
+        return {split: as_dataset(table) for split, table in read.items()}
     if place.kind == "hub":
         return _load_hub(place)
     if place.kind == "builtin":

@@ -19,8 +19,9 @@ from pydantic import JsonValue
 from .config import DataConfig
 from .docstrings import BUILDER_VERSION
 from .errors import DataError, DataNotFoundError
+from .formats import open_format, parse_format
 
-Kind = Literal["csv", "tsv", "json", "parquet", "arrow", "hub", "builtin"]
+Kind = Literal["csv", "tsv", "json", "parquet", "arrow", "hub", "builtin", "format"]
 
 BUILTIN = "python-docstrings"
 KINDS: dict[str, Kind] = {
@@ -55,6 +56,7 @@ class Location:
         paths: Files of one kind, or one arrow folder.
         hub_id: Repository of a hub data set.
         hub_config: Its configuration.
+        format: Of a data set of the paper: its format and the folder it lies in.
     """
 
     kind: Kind
@@ -62,6 +64,7 @@ class Location:
     paths: tuple[Path, ...] = ()
     hub_id: str | None = None
     hub_config: str | None = None
+    format: tuple[str, Path] | None = None
 
     def __str__(self) -> str:
         return self.hub_id or ", ".join(map(str, self.paths)) or BUILTIN
@@ -134,6 +137,13 @@ def _locate_entry(entry: str) -> list[Location]:
         split, text = normalise_split(named[1]), named[2]
     if text == BUILTIN:
         return [Location("builtin", split)]
+    if (found_format := parse_format(text)) is not None:
+        if split is not None:
+            raise DataError(
+                f"{entry}: has splits of its own. Name them with --split: --data {text}"
+            )
+        files = open_format(*found_format).all_files()
+        return [Location("format", None, files, format=found_format)]
     path = Path(text).expanduser()
     if path.is_dir():
         found = _locate_folder(path)
