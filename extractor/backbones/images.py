@@ -14,16 +14,16 @@ import numpy as np
 from ..media import (
     ImageRecipe,
     ImageSource,
-    UnreadableMediaError,
-    View,
+    VideoSource,
     image_size,
     load_image,
     read_all,
+    read_frames,
+    video_size,
+    view_of,
 )
 from .base import Sample
 from .errors import BackboneError
-
-VideoSource = str | Path | Sequence[ImageSource]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class ImageReader:
         """
         if self.frames is None:
             return read_all([image_of(s, at) for at, s in enumerate(samples)], image_size)[1]
-        return read_all([video_of(s, at) for at, s in enumerate(samples)], _look_at_video)[1]
+        return read_all([video_of(s, at) for at, s in enumerate(samples)], video_size)[1]
 
     def read(self, samples: Sequence[Sample]) -> tuple[np.ndarray, Mapping[int, str]]:
         """Pixels, zeros where a sample cannot be read, and position to why not.
@@ -73,8 +73,6 @@ class ImageReader:
         view = view_of(sample)
         if self.frames is None:
             return self.recipe.pixels(load_image(image_of(sample, at)), view)
-        from ..media.videos import read_frames
-
         frames = read_frames(video_of(sample, at), self.frames)
         return np.stack([self.recipe.pixels(frame, view) for frame in frames])
 
@@ -101,32 +99,9 @@ def video_of(sample: Sample, position: int) -> VideoSource:
         BackboneError: It has none.
     """
     video = sample.get("video")
-    if not isinstance(video, str | Path | list | tuple):
+    if not isinstance(video, str | Path | bytes | list | tuple):
         raise BackboneError(
             f"sample {position}: video is {type(video).__name__}, needed a path or a list of "
             "images. Name the column that holds videos."
         )
     return video
-
-
-def view_of(sample: Sample) -> View | None:
-    """The augmented view that a sample asks for; None where it is the image as it is."""
-    number, row = sample.get("view", 0), sample.get("id", 0)
-    assert isinstance(number, int)
-    assert isinstance(row, int)
-    if number == 0:
-        return None
-    from ..media.views import draw_view
-
-    return draw_view(row, number)
-
-
-def _look_at_video(video: VideoSource) -> None:
-    if isinstance(video, str | Path):
-        if not Path(video).is_file():
-            raise UnreadableMediaError(f"{video}: there is no such file")
-        return
-    if not video:
-        raise UnreadableMediaError("video without frames: the list of its images is empty")
-    for frame in video:
-        image_size(frame)

@@ -33,6 +33,7 @@ class Kind:
 
 
 KINDS: tuple[Kind, ...] = (
+    Kind("timm model", "timm_model", ("image",), ("timm",)),
     Kind(
         "text encoder",
         "text_encoder",
