@@ -131,7 +131,7 @@ def test_identity_does_not_depend_on_how_rows_are_cut_into_pieces(write, monkeyp
     path = write("a.csv", "text\n" + "".join(f"row {i}\n" for i in range(100)))
     whole = read(path).identity
 
-    monkeypatch.setattr("extractor.inputs.opening._ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("extractor.inputs.rows._ROWS_AT_ONCE", 7)
 
     assert read(path).identity == whole
 
@@ -213,7 +213,7 @@ def test_columns_are_guessed_from_names_that_mean_one_thing(
 
     source = read(write("a.csv", "\n".join([header, *cells]) + "\n"))
 
-    assert (source.text_column, source.text_pair_column) == (text, pair)
+    assert (source.inputs["text"], source.inputs.get("text_pair")) == (text, pair)
     assert tuple(t.spec.name for t in source.targets) == targets
     assert source.notes
     for name in (text, *targets):

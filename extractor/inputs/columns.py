@@ -1,4 +1,4 @@
-"""Which columns are the text, its pair and the targets, where the user does not say.
+"""Which columns are inputs and targets, where the user does not say.
 
 A guess is made only from names that mean one thing, or where one column is left; anything else is
 an error that lists the columns. Every guess is reported in words.
@@ -9,20 +9,34 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from .cells import ColumnFacts
 from .config import DataConfig
-from .errors import MissingColumnError
+from .errors import DataError, MissingColumnError
 
 # Titles, questions and the like are no texts by name alone: another column may be the one meant.
 _TEXT_NAMES = (
     "text", "sentence", "review", "review_text", "content", "body", "document", "tweet",
     "utterance",
 )  # fmt: skip
+# Of texts that come with an image, looked for where none of the names above is there.
+_CAPTION_NAMES = ("captions", "caption", "texts", "sentences")
+_QUESTION_NAMES = ("question", "expression", "query")
 _PAIR_NAMES = (
     ("text", "text_pair"), ("text1", "text2"), ("text_1", "text_2"), ("text_a", "text_b"),
     ("sentence1", "sentence2"), ("sentence_1", "sentence_2"), ("sentence_a", "sentence_b"),
     ("question1", "question2"), ("premise", "hypothesis"), ("question", "sentence"),
     ("question", "context"), ("query", "passage"),
 )  # fmt: skip
+_MEDIA_NAMES = {
+    "image": (
+        "image", "img", "image_path", "img_path", "image_file", "photo", "picture", "file_name",
+        "filename", "file_path", "filepath", "path", "file",
+    ),
+    "video": (
+        "video", "video_path", "video_file", "clip", "frames", "file_name", "filename",
+        "file_path", "filepath", "path", "file",
+    ),
+}  # fmt: skip
 _TARGET_NAMES = (
     "label", "labels", "target", "targets", "class", "category", "sentiment", "topic", "intent",
     "emotion", "score", "rating", "stars", "label_name", "label_text",
@@ -35,85 +49,160 @@ class Columns:
     """The columns to read.
 
     Attributes:
-        text: Of the text.
-        text_pair: Of the second text of a pair, or None.
+        inputs: Role (`text`, `text_pair`, `image`, `video`) to column.
         targets: To keep beside the hidden states.
+        keys: To keep beside them as names.
         notes: In words, how those were found that the user did not name.
         is_left_over: Whether the target was guessed only because no other column is left.
     """
 
-    text: str
-    text_pair: str | None
+    inputs: Mapping[str, str]
     targets: tuple[str, ...]
+    keys: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     is_left_over: bool = False
 
 
 def choose_columns(
-    config: DataConfig, columns: Sequence[str], textual: Mapping[str, bool]
+    config: DataConfig, columns: Sequence[str], facts: Mapping[str, ColumnFacts]
 ) -> Columns:
     """Take the columns that the user named and guess the others.
 
     Args:
         config: What the user said.
         columns: All columns of any split, in order.
-        textual: Whether each could be a text: strings that are not all numbers.
+        facts: What the cells of each look like.
 
     Raises:
-        MissingColumnError: A named column is not there, or the text column cannot be guessed.
+        MissingColumnError: A named column is not there, or an input's column cannot be guessed.
+        DataError: A column was named that nothing reads, or for two things at once.
     """
-    for flag, name in [
-        ("--text-column", config.text_column),
-        ("--text-pair-column", config.text_pair_column),
-        *(("--target", target) for target in config.targets),
-    ]:
+    _refuse_wrong_names(config, columns)
+    inputs: dict[str, str] = {}
+    notes: list[str] = []
+    for role in config.reads:
+        if role != "text":
+            inputs[role] = _media(role, config, columns, facts, notes)
+    if "text" in config.reads:
+        inputs |= _texts(config, columns, facts, inputs, notes)
+    if config.targets or not config.guess_targets:
+        return Columns(inputs, config.targets, config.keys, tuple(notes))
+    taken = {*inputs.values(), *config.keys}
+    left = [c for c in columns if c not in taken and not _is_id(c) and not facts[c].is_media]
+    named = tuple(c for c in left if _is_target(c))
+    if named:
+        notes.append(f"targets: {_quoted(named)}, by name")
+        return Columns(inputs, named, config.keys, tuple(notes))
+    if len(left) == 1:
+        notes.append(f"target: column {left[0]!r}, the only one left")
+        return Columns(inputs, (left[0],), config.keys, tuple(notes), is_left_over=True)
+    found = f"none of {_quoted(left)} is named like one" if left else "there is no other column"
+    return Columns(inputs, (), config.keys, (*notes, f"no target: {found}"))
+
+
+def _refuse_wrong_names(config: DataConfig, columns: Sequence[str]) -> None:
+    named = [
+        ("--text-column", config.text_column, "text"),
+        ("--text-pair-column", config.text_pair_column, "text"),
+        ("--image-column", config.image_column, "image"),
+        ("--video-column", config.video_column, "video"),
+        *(("--target", target, None) for target in config.targets),
+        *(("--key", key, None) for key in config.keys),
+    ]
+    for flag, name, role in named:
         if name is not None and name not in columns:
             raise MissingColumnError(
                 f"{flag}: there is no column {name!r}, the data has {list(columns)!r}. "
                 f"Choose one of those.{_separator_hint(columns)}"
             )
-    text, pair, notes = _texts(config, columns, textual)
-    if config.targets or not config.guess_targets:
-        return Columns(text, pair, config.targets, tuple(notes))
-    left = [c for c in columns if c not in (text, pair) and not _is_id(c)]
-    named = tuple(c for c in left if _is_target(c))
-    if named:
-        return Columns(text, pair, named, (*notes, f"targets: {_quoted(named)}, by name"))
+        if name is not None and role is not None and role not in config.reads:
+            raise DataError(
+                f"{flag}: is {name!r}, but what is read of each row is "
+                f"{' and '.join(config.reads)}. Leave it out, or choose another backbone, "
+                "--modality or --frames."
+            )
+    both = sorted({*config.targets} & {*config.keys})
+    if both:
+        raise DataError(
+            f"--key: {both!r} is a --target too. Name it once: a key is kept as a name."
+        )
+
+
+def _media(
+    role: str,
+    config: DataConfig,
+    columns: Sequence[str],
+    facts: Mapping[str, ColumnFacts],
+    notes: list[str],
+) -> str:
+    """The column of the images or videos."""
+    chosen = config.image_column if role == "image" else config.video_column
+    if chosen is not None:
+        return chosen
+    free = [
+        c for c in columns
+        if c not in (*config.targets, *config.keys, config.text_column, config.text_pair_column)
+    ]  # fmt: skip
+    by_name = {c.strip().lower(): c for c in free}
+    names = [name for name in _MEDIA_NAMES[role] if name in by_name]
+    named = [by_name[name] for name in names if facts[by_name[name]].could_be(role)]
+    if len(named) == 1 or (named and named[0].strip().lower() == role):
+        notes.append(f"{role}: column {named[0]!r}, by its name")
+        return named[0]
+    left = [c for c in free if facts[c].media == role]
     if len(left) == 1:
-        note = f"target: column {left[0]!r}, the only one left"
-        return Columns(text, pair, (left[0],), (*notes, note), is_left_over=True)
-    found = f"none of {_quoted(left)} is named like one" if left else "there is no other column"
-    return Columns(text, pair, (), (*notes, f"no target: {found}"))
+        notes.append(f"{role}: column {left[0]!r}, the only one with {role}s")
+        return left[0]
+    found = f"{named or left!r} could all be it" if named or left else f"none looks like {role}s"
+    raise MissingColumnError(
+        f"--data: which column is the {role} cannot be told, {found} among {list(columns)!r}. "
+        f"Say it with --{role}-column.{_separator_hint(columns)}"
+    )
 
 
 def _texts(
-    config: DataConfig, columns: Sequence[str], textual: Mapping[str, bool]
-) -> tuple[str, str | None, list[str]]:
+    config: DataConfig,
+    columns: Sequence[str],
+    facts: Mapping[str, ColumnFacts],
+    taken: Mapping[str, str],
+    notes: list[str],
+) -> dict[str, str]:
+    """The columns of the text and its pair."""
+    pair = {} if config.text_pair_column is None else {"text_pair": config.text_pair_column}
     if config.text_column is not None:
-        return config.text_column, config.text_pair_column, []
-    free = [c for c in columns if c not in (*config.targets, config.text_pair_column)]
+        return {"text": config.text_column, **pair}
+    used = (*config.targets, *config.keys, *pair.values(), *taken.values())
+    free = [c for c in columns if c not in used]
     by_name = {c.strip().lower(): c for c in free}
-    if config.text_pair_column is None:
+    if not pair and not taken:
         for first, second in _PAIR_NAMES:
             if first in by_name and second in by_name:
-                text, pair = by_name[first], by_name[second]
-                return text, pair, [f"text pairs: columns {text!r} and {pair!r}, by their names"]
-    named = [by_name[name] for name in _TEXT_NAMES if name in by_name and textual[by_name[name]]]
-    left = [c for c in free if textual[c] and not _is_id(c) and not _is_target(c)]
+                pair = {"text": by_name[first], "text_pair": by_name[second]}
+                notes.append(
+                    f"text pairs: columns {_quoted([*pair.values()], ' and ')}, by their names"
+                )
+                return pair
+    named: list[str] = []
+    for names in (_TEXT_NAMES, _CAPTION_NAMES, _QUESTION_NAMES if taken else ()):
+        found = [by_name[name] for name in names if name in by_name]
+        named = named or [c for c in found if facts[c].is_text or facts[c].is_text_list]
+    left = [c for c in free if facts[c].is_text and not _is_id(c) and not _is_target(c)]
+    left = [c for c in left if not facts[c].is_media]
     if len(named) == 1 or (named and named[0].strip().lower() == "text"):
-        return named[0], config.text_pair_column, [f"text: column {named[0]!r}, by its name"]
+        notes.append(f"text: column {named[0]!r}, by its name")
+        return {"text": named[0], **pair}
     if not named and len(left) == 1:
-        note = f"text: column {left[0]!r}, the only one with texts"
-        return left[0], config.text_pair_column, [note]
-    found = f"{named or left!r} could all be it" if named or left else "none looks like text"
+        notes.append(f"text: column {left[0]!r}, the only one with texts")
+        return {"text": left[0], **pair}
+    said = f"{named or left!r} could all be it" if named or left else "none looks like text"
     raise MissingColumnError(
-        f"--data: which column is the text cannot be told, {found} among {list(columns)!r}. "
+        f"--data: which column is the text cannot be told, {said} among {list(columns)!r}. "
         f"Say it with --text-column.{_separator_hint(columns)}"
     )
 
 
-def _quoted(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names))
+def _quoted(names: Sequence[str], between: str = ", ") -> str:
+    return between.join(map(repr, names))
 
 
 def _is_target(column: str) -> bool:

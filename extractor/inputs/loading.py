@@ -17,6 +17,7 @@ from .config import DataConfig
 from .delimited import check_delimited
 from .docstrings import build_docstrings
 from .errors import DataError, DataNotFoundError
+from .folders import list_media
 from .formats import open_format
 from .formats.as_dataset import as_dataset
 from .locate import Location, hub_commit, locate, normalise_split, ordered_splits
@@ -69,6 +70,8 @@ def _load(place: Location, wanted: frozenset[str]) -> dict[str, datasets.Dataset
         return {split: datasets.Dataset.from_dict(table) for split, table in tables.items()}
     split = place.split or "train"
     try:
+        if place.media is not None:
+            return {split: datasets.Dataset.from_dict(list_media(place.paths[0], place.media))}
         if place.kind == "arrow":
             return {split: datasets.load_from_disk(str(place.paths[0]))}
         if place.kind in ("csv", "tsv"):

@@ -16,12 +16,13 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from .config import DataConfig
+from .config import DataConfig, Role
 from .docstrings import BUILDER_VERSION
 from .errors import DataError, DataNotFoundError
+from .folders import split_folders
 from .formats import open_format, parse_format
 
-Kind = Literal["csv", "tsv", "json", "parquet", "arrow", "hub", "builtin", "format"]
+Kind = Literal["csv", "tsv", "json", "parquet", "arrow", "hub", "builtin", "format", "media"]
 
 BUILTIN = "python-docstrings"
 KINDS: dict[str, Kind] = {
@@ -43,6 +44,7 @@ _SPLIT_NAMES = {
 _ORDER = ("train", "validation", "test")
 _SPLIT_WORD = r"(train|training|dev|val|valid|validation|eval|test|testing)"
 _SPLIT_IN_STEM = re.compile(rf"^{_SPLIT_WORD}(?=$|[-_.\d])|(?<=[-_.]){_SPLIT_WORD}$", re.IGNORECASE)
+_SPLIT_FOLDER = re.compile(rf"{_SPLIT_WORD}[-_]?\d*", re.IGNORECASE)
 _NAMED = re.compile(r"([A-Za-z][\w-]*)=(.+)", re.DOTALL)
 _HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))?")
 
@@ -53,10 +55,12 @@ class Location:
 
     Attributes:
         split: Its name; None where only loading can tell, as on the hub.
-        paths: Files of one kind, or one arrow folder.
+        paths: Files of one kind, or one folder of arrow files, images or videos.
         hub_id: Repository of a hub data set.
         hub_config: Its configuration.
         format: Of a data set of the paper: its format and the folder it lies in.
+        root: Folder of the relative paths in its rows; None where that is not known.
+        media: Of a folder: whether its files are images or videos.
     """
 
     kind: Kind
@@ -65,6 +69,8 @@ class Location:
     hub_id: str | None = None
     hub_config: str | None = None
     format: tuple[str, Path] | None = None
+    root: Path | None = None
+    media: Role | None = None
 
     def __str__(self) -> str:
         return self.hub_id or ", ".join(map(str, self.paths)) or BUILTIN
@@ -89,12 +95,16 @@ def locate(config: DataConfig) -> list[Location]:
         DataError: A file's kind is not known, or a folder has no data files that can be told apart.
     """
     locations: dict[str | None, Location] = {}
-    for location in [found for entry in config.data for found in _locate_entry(entry)]:
+    for location in [
+        found for entry in config.data for found in _locate_entry(entry, config.reads)
+    ]:
         other = locations.get(location.split)
         if other is None:
             locations[location.split] = location
         elif other.kind == location.kind and other.kind in KINDS.values():
-            locations[location.split] = replace(other, paths=other.paths + location.paths)
+            root = other.root if other.root == location.root else None
+            paths = other.paths + location.paths
+            locations[location.split] = replace(other, paths=paths, root=root)
         else:
             raise DataError(
                 f"--data: split {location.split!r} comes from both {other} and {location}, needed "
@@ -109,11 +119,18 @@ def data_stamp(config: DataConfig) -> dict[str, JsonValue]:
     """Path, size and time of change of every file: equal stamps mean that nothing was touched.
 
     A hub data set is stamped by its commit, which is asked for over the network, and by null
-    where there is none, because then only the local hub cache can be read.
+    where there is none, because then only the local hub cache can be read. Images and videos
+    need a look at the rows, which name them; `media` is the sha256 of all their stamps.
     """
+    stamp: dict[str, JsonValue] = {}
+    if config.reads != ("text",):
+        from .opening import media_stamp
+
+        stamp["media"] = media_stamp(config)
     places: list[JsonValue] = []
     for place in locate(config):
-        files = [f for path in place.paths for f in ([path] if path.is_file() else _files(path))]
+        paths = () if place.kind == "media" else place.paths
+        files = [f for path in paths for f in ([path] if path.is_file() else _files(path))]
         places.append(
             {
                 "kind": place.kind,
@@ -127,10 +144,10 @@ def data_stamp(config: DataConfig) -> dict[str, JsonValue]:
                 "python": [BUILDER_VERSION, sys.version] if place.kind == "builtin" else None,
             }
         )
-    return {"places": places, "config": json.loads(config.model_dump_json())}
+    return {**stamp, "places": places, "config": json.loads(config.model_dump_json())}
 
 
-def _locate_entry(entry: str) -> list[Location]:
+def _locate_entry(entry: str, reads: Sequence[Role]) -> list[Location]:
     split, text = None, entry
     named = _NAMED.fullmatch(entry)
     if named and not Path(entry).exists():
@@ -146,22 +163,23 @@ def _locate_entry(entry: str) -> list[Location]:
         return [Location("format", None, files, format=found_format)]
     path = Path(text).expanduser()
     if path.is_dir():
-        found = _locate_folder(path)
+        found = _locate_folder(path, reads)
         if split is not None and len({place.split for place in found}) > 1:
             raise DataError(
                 f"{entry}: the folder has the splits {[p.split for p in found]!r}, needed one to "
                 f"call {split!r}. Name a file, or leave the split out."
             )
-        return [replace(place, split=split or place.split) for place in found]
+        return [replace(p, split=split or p.split, root=path.absolute()) for p in found]
     if path.is_file():
-        return [Location(_kind(path), split or _split_of(path) or "train", (path,))]
+        root = path.absolute().parent
+        return [Location(_kind(path), split or _split_of(path) or "train", (path,), root=root)]
     hub = _HUB_ID.fullmatch(text)
     if hub and path.suffix.lower() not in KINDS and not path.parent.is_dir():
         return [Location("hub", split, hub_id=hub[1], hub_config=hub[2])]
     raise _not_found(path)
 
 
-def _locate_folder(folder: Path) -> list[Location]:
+def _locate_folder(folder: Path, reads: Sequence[Role]) -> list[Location]:
     if (folder / "dataset_dict.json").is_file():
         names = json.loads((folder / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
         return [Location("arrow", normalise_split(name), (folder / name,)) for name in names]
@@ -175,10 +193,7 @@ def _locate_folder(folder: Path) -> list[Location]:
         if split is not None:
             by_split.setdefault(split, []).append(path)
     if not by_split:
-        raise DataError(
-            f"{folder}: has {[p.name for p in folder.iterdir()][:10]!r}, needed files named after "
-            "splits (train.csv, test.csv) or an arrow folder. Name the files: train=PATH."
-        )
+        return _locate_media(folder, reads)
     found = []
     for split, paths in by_split.items():
         kinds = {_kind(path) for path in paths}
@@ -189,6 +204,24 @@ def _locate_folder(folder: Path) -> list[Location]:
             )
         found.append(Location(kinds.pop(), split, tuple(paths)))
     return found
+
+
+def _locate_media(folder: Path, reads: Sequence[Role]) -> list[Location]:
+    """A folder of images or videos, if those are all that is read of a row."""
+    role = reads[0] if len(reads) == 1 and reads[0] != "text" else None
+    splits = None if role is None else split_folders(folder.absolute(), role, _split_of_folder)
+    if splits is None:
+        also = "" if role is None else f", {role}s, folders of them named after classes"
+        raise DataError(
+            f"{folder}: has {[p.name for p in folder.iterdir()][:10]!r}, needed files named after "
+            f"splits (train.csv, test.csv){also} or an arrow folder. Name the files: train=PATH."
+        )
+    return [Location("media", split, (path,), media=role) for split, path in splits.items()]
+
+
+def _split_of_folder(folder: Path) -> str | None:
+    match = _SPLIT_FOLDER.fullmatch(folder.name)
+    return normalise_split(match[1]) if match else None
 
 
 def _split_of(path: Path) -> str | None:

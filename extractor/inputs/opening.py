@@ -1,9 +1,11 @@
-"""Open a data set: choose columns, check every text, read the targets, fingerprint the rows."""
+"""Open a data set: choose columns, check every row, read the targets, fingerprint the samples."""
 
 from __future__ import annotations
 
-import re
+import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -11,24 +13,32 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import JsonValue
 
+from .cells import column_facts
 from .columns import Columns, choose_columns
-from .config import DataConfig, OnError
+from .config import DataConfig
 from .errors import BadRowError, DataError
+from .groups import merge_repeated
 from .loading import load_splits
 from .locate import Location, hub_commit, locate
-from .source import SampleSource, SkippedRow
-from .targets import TargetData, read_target
-from .texts import TextHash, as_texts, is_blank, joined, value_at
-
-# Rows looked at together while checking texts: some megabytes.
-_ROWS_AT_ONCE = 8192
-# Rows from which to tell words from numbers in an untyped column.
-_ROWS_TO_TELL = 1000
-_NUMBER_CELL = r"^\s*([+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?)?\s*$"
+from .rows import CheckedRows, Rows, check_rows
+from .source import SampleSource
+from .targets import TargetData, read_key, read_target
+from .texts import is_list, list_lengths
 
 Splits = Mapping[str, datasets.Dataset]
-# Split to the rows that are samples, (samples,) int64; None where all of them are.
-Kept = dict[str, np.ndarray | None]
+
+
+@dataclass(frozen=True, eq=False)
+class _Opened:
+    """The rows of every split, in arrow format, and which of their columns are read."""
+
+    loaded: dict[str, datasets.Dataset]
+    places: list[Location]
+    columns: Columns
+    roots: dict[str, Path | None]
+
+    def check(self, config: DataConfig) -> CheckedRows:
+        return check_rows(self.loaded, self.columns.inputs, self.roots, config.on_error)
 
 
 def open_data(config: DataConfig) -> SampleSource:
@@ -36,34 +46,63 @@ def open_data(config: DataConfig) -> SampleSource:
 
     Raises:
         DataError: The data is not there, cannot be read, lacks a column or a split, or has a row
-            without a text while `on_error` is `fail`.
+            without a usable input while `on_error` is `fail`.
     """
-    loaded = {split: rows.with_format("arrow") for split, rows in load_splits(config).items()}
-    places = locate(config)
-    untyped = all(place.kind in ("csv", "tsv") for place in places)
-    names = list(dict.fromkeys(c for rows in loaded.values() for c in rows.column_names))
-    columns = choose_columns(config, names, {name: _is_textual(loaded, name) for name in names})
-    inputs = [name for name in (columns.text, columns.text_pair) if name is not None]
-    kept, skipped, digest = _check_texts(loaded, inputs, config.on_error)
-    targets, notes = _read_targets(loaded, kept, columns, untyped=untyped)
-    splits = {s: len(r) if (k := kept[s]) is None else len(k) for s, r in loaded.items()}
+    opened = _open(config)
+    found = opened.check(config)
+    rows, media = found.splits, found.media
+    targets, notes = _read_targets(opened, rows)
+    if media is not None:
+        _refuse_missing(config, media.missing, media.paths)
+        if config.unique and config.reads in (("image",), ("video",)):
+            merged = merge_repeated(config.reads[0], media, rows, targets)
+            rows, targets = merged.splits, merged.targets
+            notes += merged.notes
+    splits = {
+        s: len(t) if (k := rows[s].rows) is None else len(k) for s, t in opened.loaded.items()
+    }
     identity: dict[str, JsonValue] = {
         "splits": dict(splits),
-        "texts": digest,
+        **({"texts": found.texts} if found.texts else {}),
         "targets": {target.spec.name: target.digest() for target in targets},
-        "skipped_rows": len(skipped),
+        "skipped_rows": len(found.skipped),
+        **_row_identity(rows),
     }
+    inputs = opened.columns.inputs
+    names = list(dict.fromkeys(inputs.values()))
     return SampleSource(
         splits=splits,
-        text_column=columns.text,
-        text_pair_column=columns.text_pair,
+        inputs=inputs,
         targets=targets,
-        notes=(*_stale(places), *columns.notes, *notes),
-        identity=identity,
-        skipped=skipped,
-        tables={split: rows.select_columns(inputs) for split, rows in loaded.items()},
-        kept=kept,
+        notes=(*_stale(opened.places), *opened.columns.notes, *notes),
+        rows_identity=identity,
+        skipped=found.skipped,
+        tables={split: table.select_columns(names) for split, table in opened.loaded.items()},
+        rows=rows,
+        roots=opened.roots,
+        media=media,
     )
+
+
+def media_stamp(config: DataConfig) -> str:
+    """sha256 of path, size and time of change of every image or video that the rows name."""
+    media = _open(config).check(config.model_copy(update={"on_error": "skip"})).media
+    assert media is not None
+    return media.stamp()
+
+
+def _open(config: DataConfig) -> _Opened:
+    loaded = {split: rows.with_format("arrow") for split, rows in load_splits(config).items()}
+    places = locate(config)
+    names = list(dict.fromkeys(c for rows in loaded.values() for c in rows.column_names))
+    columns = choose_columns(config, names, {name: column_facts(loaded, name) for name in names})
+    if config.media_root is not None:
+        root = Path(config.media_root).expanduser().absolute()
+        if not root.is_dir():
+            raise DataError(f"--media-root: there is no folder {str(root)!r}. Check the path.")
+        return _Opened(loaded, places, columns, dict.fromkeys(loaded, root))
+    roots = {place.split: place.root for place in places}
+    return _Opened(loaded, places, columns, {split: roots.get(split) for split in loaded})
 
 
 def _stale(places: list[Location]) -> list[str]:
@@ -74,78 +113,47 @@ def _stale(places: list[Location]) -> list[str]:
     ]
 
 
-def _is_textual(loaded: Splits, name: str) -> bool:
-    for rows in loaded.values():
-        if name in rows.column_names:
-            column = joined(rows.select_columns([name])[:_ROWS_TO_TELL].column(name))
-            try:
-                words = as_texts(column, name)
-            except BadRowError:
-                return False
-            if pc.any(pc.invert(pc.match_substring_regex(words, _NUMBER_CELL))).as_py():
-                return True
-    return False
-
-
-def _check_texts(
-    loaded: Splits, inputs: list[str], on_error: OnError
-) -> tuple[Kept, tuple[SkippedRow, ...], str]:
-    """Which rows are samples, which are not and why, and the sha256 of those that are."""
-    hashes = [TextHash() for _ in inputs]
-    kept: Kept = {}
-    skipped: list[SkippedRow] = []
-    for split, rows in loaded.items():
-        for name in inputs:
-            if name not in rows.column_names:
-                raise DataError(
-                    f"--data: split {split!r} has no column {name!r}, it has "
-                    f"{rows.column_names!r}. Rename its column, or leave the split out."
-                )
-        bad = np.zeros(len(rows), dtype=bool)
-        for start in range(0, len(rows), _ROWS_AT_ONCE):
-            table = rows.select_columns(inputs)[start : start + _ROWS_AT_ONCE]
-            texts = [as_texts(joined(table.column(name)), name) for name in inputs]
-            blanks = [is_blank(column) for column in texts]
-            wrong = np.logical_or.reduce(blanks)
-            bad[start : start + len(wrong)] = wrong
-            for row in np.flatnonzero(wrong).tolist():
-                at = next(i for i, column in enumerate(blanks) if column[row])
-                reason = _reason(inputs[at], value_at(table.column(inputs[at]), row))
-                skipped.append(SkippedRow(split, start + row, reason))
-            for text_hash, column in zip(hashes, texts, strict=True):
-                text_hash.update(column.filter(pa.array(~wrong)))
-        kept[split] = np.flatnonzero(~bad) if bad.any() else None
-        if bad.all():
-            raise BadRowError(f"--data: no row of split {split!r} has a text. Check the column.")
-    if skipped and on_error == "fail":
-        first, more = skipped[0], len(skipped) - 1
+def _refuse_missing(config: DataConfig, missing: frozenset[str], paths: list[str]) -> None:
+    """Where no file at all is found the data is not unreadable, it is elsewhere."""
+    if paths and len(missing) == len(paths):
+        there = "the folder of the data file" if config.media_root is None else "--media-root"
         raise BadRowError(
-            f"--data: row {first.row} of split {first.split!r} (the first row is 0): "
-            f"{first.reason}, needed text{f' ({more} more rows are like it)' if more else ''}. "
-            "Correct it, or leave such rows out with --on-error skip."
+            f"--data: none of its {len(paths):,} {config.reads[0]} files is there; the first would "
+            f"be {paths[0]}. Relative paths are looked up in {there}: name their folder with "
+            "--media-root."
         )
-    return kept, tuple(skipped), "+".join(text_hash.hexdigest() for text_hash in hashes)
 
 
-def _reason(name: str, value: object) -> str:
-    if value is None:
-        return f"column {name!r} is missing"
-    if isinstance(value, str) and re.fullmatch(r"\s*", value):
-        return f"column {name!r} is empty"
-    return f"column {name!r} holds {value!r}"
+def _row_identity(splits: Mapping[str, Rows]) -> dict[str, JsonValue]:
+    """Which rows the samples come from, where that is not told by what was skipped."""
+    if all(rows.parts is None and not rows.is_merged for rows in splits.values()):
+        return {}
+    hasher = hashlib.sha256()
+    for split, rows in splits.items():
+        hasher.update(split.encode())
+        for column in (rows.rows, rows.parts):
+            hasher.update(b"-" if column is None else column.astype("<i8").tobytes())
+    return {"rows": hasher.hexdigest()}
 
 
 def _read_targets(
-    loaded: Splits, kept: Kept, columns: Columns, *, untyped: bool
+    opened: _Opened, rows: Mapping[str, Rows]
 ) -> tuple[tuple[TargetData, ...], list[str]]:
-    targets, notes = [], []
-    for name in columns.targets:
-        cells, absent = _target_cells(loaded, kept, name)
+    targets: list[TargetData] = []
+    notes: list[str] = []
+    untyped = all(place.kind in ("csv", "tsv") for place in opened.places)
+    for name in (*opened.columns.targets, *opened.columns.keys):
+        is_key = name in opened.columns.keys
+        cells, absent = _target_cells(opened.loaded, rows, name, is_key=is_key)
+        kind = "key" if is_key else "target"
         if absent:
-            notes.append(f"target {name!r}: not in {', '.join(absent)}, stored there as missing")
-        target = read_target(name, cells, _class_names(loaded, name), untyped=untyped)
+            notes.append(f"{kind} {name!r}: not in {', '.join(absent)}, stored there as missing")
+        if is_key:
+            targets.append(read_key(name, cells))
+            continue
+        target = read_target(name, cells, _class_names(opened.loaded, name), untyped=untyped)
         num_rows = sum(len(column) for column in cells.values())
-        if columns.is_left_over and len(target.spec.classes or ()) > num_rows / 2:
+        if opened.columns.is_left_over and len(target.spec.classes or ()) > num_rows / 2:
             notes.append(f"target {name!r}: left out, most of its values occur only once")
             continue
         notes.extend(target.notes)
@@ -154,20 +162,42 @@ def _read_targets(
 
 
 def _target_cells(
-    loaded: Splits, kept: Kept, name: str
+    loaded: Splits, rows: Mapping[str, Rows], name: str, *, is_key: bool
 ) -> tuple[dict[str, pa.ChunkedArray], list[str]]:
     """The column's cells of every sample; null in splits that lack it, which are named."""
     present = {s: r.select_columns([name])[:] for s, r in loaded.items() if name in r.column_names}
     kind = next(iter(present.values())).column(name).type
     cells = {}
-    for split, rows in loaded.items():
+    for split, table in loaded.items():
         if split in present:
             column = present[split].column(name)
         else:
-            column = pa.chunked_array([pa.nulls(len(rows), kind)])
-        keep = kept[split]
-        cells[split] = column if keep is None else column.take(pa.array(keep))
+            column = pa.chunked_array([pa.nulls(len(table), kind)])
+        chosen = rows[split]
+        if is_key and is_list(column.type) and chosen.parts is not None:
+            column = _names_of_texts(column, chosen, split, name)
+        elif chosen.rows is not None:
+            column = column.take(pa.array(chosen.rows))
+        cells[split] = column
     return cells, [split for split in loaded if split not in present]
+
+
+def _names_of_texts(column: pa.ChunkedArray, rows: Rows, split: str, name: str) -> pa.ChunkedArray:
+    """The name of each text from lists of names beside the lists of texts."""
+    lists = column.combine_chunks()
+    lists = lists.chunk(0) if isinstance(lists, pa.ChunkedArray) else lists
+    lengths = list_lengths(lists)
+    assert rows.parts is not None
+    sources = np.arange(len(lists)) if rows.rows is None else rows.rows
+    short = np.flatnonzero(lengths[sources] <= rows.parts)
+    if len(short):
+        row = int(sources[short[0]])
+        raise DataError(
+            f"--key: row {row} of split {split!r} has {lengths[row]} entries in {name!r} and more "
+            "texts, needed one for each. Correct the row, or choose another column."
+        )
+    places = (np.cumsum(lengths) - lengths)[sources] + rows.parts
+    return pa.chunked_array([pc.take(lists.flatten(), pa.array(places))])
 
 
 def _class_names(loaded: Splits, name: str) -> list[str] | None:

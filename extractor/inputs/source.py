@@ -1,9 +1,11 @@
-"""The rows of a data set as samples with texts and targets, read from disk as they are needed."""
+"""The rows of a data set as samples with inputs and targets, read from disk as they are needed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -11,17 +13,13 @@ import numpy as np
 import pyarrow as pa
 from pydantic import JsonValue
 
+from .media import MediaIndex, media_cells
+from .rows import Rows, SkippedRow, explode
 from .targets import TargetData
 from .texts import as_texts, joined
 
-
-@dataclass(frozen=True)
-class SkippedRow:
-    """A row that was left out; `row` counts from 0 in its split's source."""
-
-    split: str
-    row: int
-    reason: str
+# Rows between chosen ones up to which a block is read whole: faster than reading row by row.
+_MAX_SPAN = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,49 +28,82 @@ class SampleSource:
 
     Attributes:
         splits: Split name to its number of samples; train, validation, test first.
-        text_column: Column of the text.
-        text_pair_column: Column of the second text of a pair, or None.
-        targets: Target columns, each with one value per sample and split.
+        inputs: Role (`text`, `text_pair`, `image`, `video`) to the column it is read from.
+        targets: Target columns, keys among them, each with one value per sample and split.
         notes: What was guessed or decided, in words, one line each.
-        identity: What determines the samples, for a cache's fingerprint.
-        skipped: Rows without a usable text.
-        tables: Split to its rows, of which only the text columns are read.
-        kept: Split to the rows that are samples, (samples,) int64; None where all of them are.
+        rows_identity: What determines the samples but the contents of images and videos.
+        skipped: Rows without a usable input.
+        tables: Split to its rows, of which only the inputs are read.
+        rows: Split to the rows that are samples.
+        roots: Split to the folder of its relative paths.
+        media: Where the images or videos are; None where only texts are read.
     """
 
     splits: dict[str, int]
-    text_column: str
-    text_pair_column: str | None
+    inputs: Mapping[str, str]
     targets: tuple[TargetData, ...]
     notes: tuple[str, ...]
-    identity: dict[str, JsonValue]
+    rows_identity: dict[str, JsonValue]
     skipped: tuple[SkippedRow, ...]
     tables: Mapping[str, datasets.Dataset]
-    kept: Mapping[str, np.ndarray | None]
+    rows: Mapping[str, Rows]
+    roots: Mapping[str, Path | None]
+    media: MediaIndex | None = None
 
     @property
     def num_rows(self) -> int:
         """Samples of all splits together."""
         return sum(self.splits.values())
 
+    @cached_property
+    def identity(self) -> dict[str, JsonValue]:
+        """What determines the samples, for a cache's fingerprint.
+
+        Every file of an image or a video is read for it, unless `media.read` has done so: size
+        and time of change do not tell a file from another that was put in its place, and reading
+        costs little beside decoding.
+        """
+        if self.media is None:
+            return self.rows_identity
+        return {**self.rows_identity, "media": self.media.digest()}
+
     def sample_rows(self, split: str) -> np.ndarray:
         """(samples,) int64: the source row of each sample of a split, counted from 0."""
-        kept = self.kept[split]
-        return np.arange(self.splits[split]) if kept is None else kept
+        rows = self.rows[split].rows
+        return np.arange(self.splits[split]) if rows is None else rows
 
     def samples(self, split: str, start: int, stop: int) -> list[Mapping[str, Any]]:
-        """Samples `start` to `stop - 1` of a split: `id` (source row), `text`, maybe `text_pair`.
+        """Samples `start` to `stop - 1` of a split: `id` (source row) and each role that is read.
 
-        Safe to call from several threads.
+        Where cells list several texts, `part` is the place of the sample's in its list. Safe to
+        call from several threads.
         """
         rows = self.sample_rows(split)[start:stop]
         if len(rows) == 0:
             return []
-        first = int(rows[0])
-        table = self.tables[split][first : int(rows[-1]) + 1]
+        table, places = self._table(split, rows)
+        parts = self.rows[split].parts
         columns: dict[str, list[Any]] = {"id": rows.tolist()}
-        for key, name in (("text", self.text_column), ("text_pair", self.text_pair_column)):
-            if name is not None:
-                texts = as_texts(joined(table.column(name)), name)
-                columns[key] = texts.take(pa.array(rows - first)).to_pylist()
+        if parts is not None:
+            columns["part"] = parts[start:stop].tolist()
+        for role, name in self.inputs.items():
+            column = joined(table.column(name))
+            if role == "text" and parts is not None:
+                list_rows, _, texts = explode(column)
+                at = np.searchsorted(list_rows, places) + parts[start:stop]
+                columns[role] = as_texts(texts, name).take(pa.array(at)).to_pylist()
+            elif role in ("text", "text_pair"):
+                columns[role] = as_texts(column, name).take(pa.array(places)).to_pylist()
+            else:
+                used, back = np.unique(places, return_inverse=True)
+                cells = media_cells(column.take(pa.array(used)), name, self.roots[split])
+                columns[role] = [cells[at] for at in back.tolist()]
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+    def _table(self, split: str, rows: np.ndarray) -> tuple[pa.Table, np.ndarray]:
+        """Rows that hold these ones, and where each of these is among them."""
+        first, last = int(rows[0]), int(rows[-1])
+        if last - first < _MAX_SPAN * len(rows):
+            return self.tables[split][first : last + 1], rows - first
+        used, places = np.unique(rows, return_inverse=True)
+        return self.tables[split][used.tolist()], places

@@ -6,13 +6,13 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cache_schema import TargetSpec
+from cache_schema import Ragged, TargetSpec
 
 from .errors import DataError
 
@@ -30,7 +30,8 @@ class TargetData:
 
     Attributes:
         spec: Name, kind and classes, as a manifest has them.
-        values: Split to (rows,) int64 or float64; for ragged kinds all entries, joined.
+        values: Split to (rows,) int64 or float64; for ragged kinds all entries, joined: int64,
+            float64, or uint8 for strings.
         offsets: For ragged kinds, split to (rows + 1,) int64; else None.
         notes: What was decided that the user might not expect.
     """
@@ -49,6 +50,51 @@ class TargetData:
             if self.offsets is not None:
                 hasher.update(self.offsets[split].tobytes())
         return hasher.hexdigest()
+
+    def take(self, positions: Mapping[str, np.ndarray]) -> TargetData:
+        """Of these samples of each split only."""
+        if self.offsets is None:
+            return replace(self, values={s: v[positions[s]] for s, v in self.values.items()})
+        taken = {s: Ragged(v, self.offsets[s]).take(positions[s]) for s, v in self.values.items()}
+        return replace(
+            self,
+            values={s: column.values for s, column in taken.items()},
+            offsets={s: column.offsets for s, column in taken.items()},
+        )
+
+    def differs(self, split: str, first: np.ndarray) -> bool:
+        """Whether some sample of a split has another value than the sample `first` names for it."""
+        values = self.values[split]
+        if self.offsets is None:
+            return bool(values.tobytes() != values[first].tobytes())
+        mine = Ragged(values, self.offsets[split])
+        theirs = mine.take(first)
+        return bool(
+            (mine.offsets != theirs.offsets).any()
+            or mine.values.tobytes() != theirs.values.tobytes()
+        )
+
+
+def read_key(name: str, columns: Mapping[str, pa.ChunkedArray]) -> TargetData:
+    """A column of names as they are: strings, or whole numbers; empty where one is missing.
+
+    Raises:
+        DataError: The column holds something else.
+    """
+    values, offsets = {}, {}
+    for split, column in columns.items():
+        if _kind(column.type) not in ("string", "integer", "nothing"):
+            raise DataError(
+                f"--key: column {name!r} holds {str(column.type)!r}, needed strings or whole "
+                "numbers, one for each sample. Choose another column."
+            )
+        words = pc.fill_null(column.cast(pa.large_string()), "")
+        merged = words.combine_chunks() if words.num_chunks != 1 else words.chunk(0)
+        _, starts, content = merged.buffers()
+        ends = np.frombuffer(starts, dtype=np.int64)[merged.offset :][: len(merged) + 1]
+        joined = np.frombuffer(content or b"", dtype=np.uint8)[ends[0] : ends[-1]]
+        values[split], offsets[split] = joined.copy(), ends - ends[0]
+    return TargetData(TargetSpec(name=name, kind="string"), values, offsets)
 
 
 def read_target(

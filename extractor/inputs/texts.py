@@ -57,6 +57,23 @@ def as_texts(column: pa.Array, name: str) -> pa.LargeStringArray:
     )
 
 
+def is_list(kind: pa.DataType) -> bool:
+    """Whether each cell is a list."""
+    if pa.types.is_dictionary(kind):
+        return is_list(kind.value_type)
+    return bool(
+        pa.types.is_list(kind)
+        or pa.types.is_large_list(kind)
+        or pa.types.is_fixed_size_list(kind)
+        or pa.types.is_list_view(kind)
+    )
+
+
+def list_lengths(column: pa.Array) -> np.ndarray:
+    """(rows,) int64: entries of each list; 0 where there is none."""
+    return np.asarray(pc.fill_null(pc.list_value_length(column), 0), dtype=np.int64)
+
+
 def value_at(column: pa.ChunkedArray, row: int) -> object:
     """One value as Python has it, for a message."""
     value = column[row].as_py()

@@ -1,0 +1,101 @@
+"""What the cells of a column look like: texts, lists of texts, images or videos."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import datasets
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from .errors import BadRowError
+from .folders import suffixes
+from .texts import as_texts, is_list, joined
+
+# Rows from which to tell words from numbers in an untyped column.
+_ROWS_TO_TELL = 1000
+_NUMBER_CELL = r"^\s*([+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?)?\s*$"
+
+
+@dataclass(frozen=True)
+class ColumnFacts:
+    """What a column may be, judged by its type and its first rows.
+
+    Attributes:
+        is_text: Strings, not all of which are numbers.
+        is_text_list: Lists of such strings.
+        media: `image` or `video` where the cells are encoded ones, or paths that end like them;
+            a list of images is a `video`.
+        is_encoded: Whether the cells hold the bytes themselves.
+    """
+
+    is_text: bool = False
+    is_text_list: bool = False
+    media: Literal["image", "video"] | None = None
+    is_encoded: bool = False
+
+    @property
+    def is_media(self) -> bool:
+        """Whether it holds images or videos, whoever reads them."""
+        return self.media is not None
+
+    def could_be(self, role: str) -> bool:
+        """Whether a column whose name says so could hold images, or videos."""
+        if self.media is not None or self.is_encoded:
+            return self.media == role
+        return self.is_text or (role == "video" and self.is_text_list)
+
+
+def column_facts(loaded: Mapping[str, datasets.Dataset], name: str) -> ColumnFacts:
+    """Look at a column's type and at its first rows in the first split that has any.
+
+    Args:
+        loaded: Splits, in arrow format.
+        name: The column.
+    """
+    for rows in loaded.values():
+        if name not in rows.column_names:
+            continue
+        column = joined(rows.select_columns([name])[:_ROWS_TO_TELL].column(name))
+        if is_list(column.type):
+            facts = _facts(column.flatten())
+            if facts.media == "image":
+                return ColumnFacts(media="video", is_encoded=facts.is_encoded)
+            found = ColumnFacts(is_text_list=facts.is_text)
+        elif isinstance(rows.features.get(name), datasets.Video):
+            found = ColumnFacts(media="video", is_encoded=True)
+        else:
+            found = _facts(column)
+        if found != ColumnFacts():
+            return found
+    return ColumnFacts()
+
+
+def is_encoded(kind: pa.DataType) -> bool:
+    """Whether cells of this type are bytes of a file, or a struct of those and its path."""
+    if pa.types.is_struct(kind):
+        return {"bytes", "path"} <= {field.name for field in kind}
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _facts(column: pa.Array) -> ColumnFacts:
+    if is_encoded(column.type):
+        return ColumnFacts(media="image", is_encoded=True)
+    try:
+        words = as_texts(column, "")
+    except BadRowError:
+        return ColumnFacts()
+    is_text = bool(pc.any(pc.invert(pc.match_substring_regex(words, _NUMBER_CELL))).as_py())
+    return ColumnFacts(is_text=is_text, media=_media_paths(words) if is_text else None)
+
+
+def _media_paths(words: pa.LargeStringArray) -> Literal["image", "video"] | None:
+    """What most of the cells are paths of."""
+    filled = [word.lower() for word in words.drop_null().to_pylist() if word.strip()]
+    if sum(word.endswith(suffixes("image")) for word in filled) * 2 > len(filled):
+        return "image"
+    if sum(word.endswith(suffixes("video")) for word in filled) * 2 > len(filled):
+        return "video"
+    return None
