@@ -47,7 +47,7 @@ def make_step(
     dtype = resolve_precision(precision, CPU)
     data = open_fit_data(config, cache, 1)
     (accelerator,) = make_accelerators(1, CPU, dtype, folder)
-    model = build_model(config, data.task, cache.manifest.streams)
+    model = build_model(config, data.task, [cache.manifest.streams])
     trial = Trial(5e-4, accelerator, model, config.optimizer)
 
     def step(batch: FeatureBatch) -> None:

@@ -144,6 +144,11 @@ class PairedCache:
         )
 
     @property
+    def fingerprint(self) -> str:
+        """Of both, as `items+texts`; of the one cache that holds both."""
+        return "+".join(dict.fromkeys(side.fingerprint for side in self.sides))
+
+    @property
     def sides(self) -> tuple[FeatureCache, ...]:
         """The caches that are read: items, then texts."""
         return (self.items, self.texts)

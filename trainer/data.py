@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from cache_schema import FeatureCache
+from cache_schema import CacheError, FeatureCache
 
 from .config import FitConfig
 from .errors import ConfigError
 from .order import held_out
+from .sources import Caches, Source, open_source
 from .tasks import TargetReader, Task
 
 
@@ -18,22 +21,30 @@ from .tasks import TargetReader, Task
 class FitData:
     """The samples of one run.
 
+    A sample is a number, or for pairs two numbers: (n, 2) item and text.
+
     Attributes:
+        source: The cache, or the two joined ones.
         task: Has seen the training targets.
-        train: Sample numbers that are trained on.
-        validation: Sample numbers that the best checkpoint is chosen on.
+        train: Samples that are trained on, each as it is.
+        views: How many views training draws from: of each sample, or of each item and each text.
+        validation: Samples that the best checkpoint is chosen on, never drawn in training.
         validation_name: The split's name, or a phrase that says what was held out.
-        read_targets: Of both.
+        read_targets: Of both, in all views.
+        notes: What was left out, in words.
     """
 
+    source: Source
     task: Task
     train: np.ndarray
+    views: tuple[int, ...]
     validation: np.ndarray
     validation_name: str
     read_targets: TargetReader
+    notes: tuple[str, ...] = ()
 
 
-def open_data(config: FitConfig, cache: FeatureCache, world_size: int) -> FitData:
+def open_data(config: FitConfig, caches: Caches, world_size: int) -> FitData:
     """Divide the samples and learn the task's classes or scale.
 
     Raises:
@@ -41,8 +52,9 @@ def open_data(config: FitConfig, cache: FeatureCache, world_size: int) -> FitDat
         ConfigError: Training and validation share samples, or have too few.
         TargetError: The target does not suit the task.
     """
-    train = cache.split(config.train_split)
-    train, validation, name = _divide(config, cache, train)
+    source = open_source(config.task, caches)
+    train = source.split(config.train_split)
+    train, validation, name = _divide(config, source, train)
     # Ranks read equal parts, and correlations need two samples.
     needed = max(2, world_size)
     for split, samples in ((config.train_split, train), (name, validation)):
@@ -52,33 +64,47 @@ def open_data(config: FitConfig, cache: FeatureCache, world_size: int) -> FitDat
                 [f"has {len(samples)} sample(s), needed at least {needed}. Extract more"],
             )
     others = {name: validation}
-    for spec in cache.manifest.splits:
-        if spec.name not in (config.train_split, name):
-            samples = np.arange(spec.start, spec.stop)
-            others[spec.name] = samples[cache.finished_samples[samples]]
-    task = config.task.learn(cache, train, others)
-    reader = task.reader(cache, np.concatenate([train, validation]))
-    return FitData(task, train, validation, name, reader)
+    for split in source.split_names:
+        if split not in (config.train_split, name):
+            # A cache that is still being written may have nothing of a split yet.
+            with suppress(CacheError):
+                others[split] = source.split(split)
+    task = config.task.learn(source, train, others)
+    reader = task.reader(source, np.concatenate([train, validation]))
+    views = tuple(side.manifest.split(config.train_split).views for side in source.sides)
+    return FitData(source, task, train, views, validation, name, reader, _notes(source))
 
 
 def _divide(
-    config: FitConfig, cache: FeatureCache, train: np.ndarray
+    config: FitConfig, source: Any, train: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, str]:
     """Training samples, validation samples, and what to call the latter."""
     split = config.validation.split
-    if split is None and "validation" in cache.manifest.split_names:
+    if split is None and "validation" in source.split_names:
         split = "validation"
     if split == config.train_split:
         raise ConfigError(
             "validation.split", [f"is {split!r} like train_split. Leave it out to hold out a part"]
         )
     if split is not None:
-        return train, cache.split(split), split
+        return train, source.split(split), split
     name = f"{config.validation.fraction:.0%} held out of {config.train_split}"
-    if len(train) < 2:
+    # All texts of an item are held out together: it would be known from training otherwise.
+    numbers, group = np.unique(train.reshape(len(train), -1)[:, 0], return_inverse=True)
+    if len(numbers) < 2:
         return train, train[:0], name
-    chosen = held_out(len(train), config.validation.fraction)
+    chosen = held_out(len(numbers), config.validation.fraction)[group]
     # A label of held-out samples only cannot be learned: those samples stay in training.
     positions = np.flatnonzero(chosen)
-    chosen[positions[config.task.unlearnable(cache, train[~chosen], train[chosen])]] = False
+    chosen[positions[config.task.unlearnable(source, train[~chosen], train[chosen])]] = False
     return train[~chosen], train[chosen], name
+
+
+def _notes(source: Source) -> tuple[str, ...]:
+    if isinstance(source, FeatureCache):
+        return ()
+    return tuple(
+        f"split {split!r}: {count:,} texts left out, because their item could not be read"
+        for split, count in source.left_out.items()
+        if count
+    )

@@ -8,17 +8,16 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
-from cache_schema import FeatureBatch
+from .sources import Batch
+from .tasks import SETTLED, Output, Task
 
-from .tasks import SETTLED, Task
-
-Forward = Callable[[FeatureBatch], Tensor]
+Forward = Callable[..., Output]
 
 
 def measure(
     forwards: Sequence[Forward],
     task: Task,
-    batches: Iterable[FeatureBatch],
+    batches: Iterable[Batch],
     device: torch.device,
     on_batch: Callable[[int], object],
 ) -> list[dict[str, float]]:

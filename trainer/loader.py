@@ -14,9 +14,8 @@ from typing import Generic, TypeVar
 import numpy as np
 import torch
 
-from cache_schema import FeatureBatch, FeatureCache, StreamBatch
-
 from .order import batch_bounds
+from .sources import Batch, Source
 from .tasks import TargetReader
 
 T = TypeVar("T")
@@ -24,44 +23,32 @@ T = TypeVar("T")
 _AHEAD = 2  # batches that wait; with the one in the making and the one in use, four live at once
 
 
-def place(batch: FeatureBatch, device: torch.device, dtype: torch.dtype) -> FeatureBatch:
-    """The same batch on the device, its hidden states in the dtype of the computation.
-
-    The cast is done once here, after the transfer, and not once per learning rate.
-    """
-    moved = batch.to(device, non_blocking=True)
-    streams = {
-        name: StreamBatch(stream.values.to(dtype), stream.layout, stream.grid)
-        for name, stream in moved.streams.items()
-    }
-    return replace(moved, streams=streams)
-
-
 class BatchLoader:
-    """Batches of a cache with their targets, on a device."""
+    """Batches of a cache, or of two joined ones, with their targets, on a device."""
 
     def __init__(
         self,
-        cache: FeatureCache,
+        source: Source,
         read_targets: TargetReader,
         *,
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
-        self._cache = cache
+        self._source = source
         self._read_targets = read_targets
         self._device = device
         self._dtype = dtype
 
-    def load(self, samples: np.ndarray) -> FeatureBatch:
+    def load(self, samples: np.ndarray) -> Batch:
         """One batch, at once."""
-        host = self._cache.gather(samples, pin_memory=self._device.type == "cuda")
-        batch = replace(host, targets=self._read_targets(samples))
-        return place(batch, self._device, self._dtype)
+        host = self._source.gather(samples, pin_memory=self._device.type == "cuda")
+        batch: Batch = replace(host, targets=self._read_targets(samples))
+        # Cast once here, after the transfer, and not once per learning rate.
+        return batch.to(self._device, dtype=self._dtype, non_blocking=True)
 
     def batches(
         self, samples: np.ndarray, batch_size: int, *, first_batch: int = 0
-    ) -> Prefetcher[FeatureBatch]:
+    ) -> Prefetcher[Batch]:
         """Batches of consecutive `samples`, in order, from batch number `first_batch` on.
 
         Use it in a `with` statement: leaving it early stops the reading thread.
@@ -142,19 +129,14 @@ class Prefetcher(Generic[T]):
 
 @dataclass(frozen=True)
 class _Copied:
-    batch: FeatureBatch
+    batch: Batch
     arrived: torch.cuda.Event
 
 
-def _take_over(copied: _Copied) -> FeatureBatch:
+def _take_over(copied: _Copied) -> Batch:
     """Let the computing stream wait for the copy, and tell the allocator who uses the memory."""
     stream = torch.cuda.current_stream()
     stream.wait_event(copied.arrived)
-    batch = copied.batch
-    tensors = [batch.sample_ids, *batch.targets.values()]
-    for part in batch.streams.values():
-        tensors += [part.values, part.layout.lengths, part.layout.positions]
-        tensors += [] if part.grid is None else [part.grid]
-    for tensor in tensors:
+    for tensor in copied.batch.tensors():
         tensor.record_stream(stream)
-    return batch
+    return copied.batch

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from cache_schema import FeatureBatch, Meter, Progress, StreamSpec
+from cache_schema import Meter, Progress, StreamSpec
 
 from .checkpoint import Checkpoint, save_checkpoint
 from .config import FitConfig
@@ -25,10 +25,11 @@ from .evaluation import measure
 from .interrupts import StopSignals
 from .loader import BatchLoader
 from .log import RunLog
-from .order import epoch_order, num_batches, rank_part, step_seed
+from .order import draw_views, epoch_order, num_batches, rank_part, step_seed
 from .processes import agree_on_cause, any_process, on_main
 from .run_folder import RunFolder
 from .schedule import rate_factor
+from .sources import Batch
 from .tasks import Moment
 from .trial import Trial
 
@@ -55,7 +56,7 @@ class TrainingLoop:
         *,
         folder: RunFolder,
         origin: dict[str, Any],
-        streams: Sequence[StreamSpec],
+        streams: Sequence[Sequence[StreamSpec]],
         progress: Progress,
     ) -> None:
         self.step = 0
@@ -132,7 +133,7 @@ class TrainingLoop:
                 if config.checkpoint_every_steps and self.step % config.checkpoint_every_steps == 0:
                     self._save()
 
-    def _train_step(self, batch: FeatureBatch) -> None:
+    def _train_step(self, batch: Batch) -> None:
         """One update of every learning rate."""
         config = self._config
         factor = rate_factor(config.schedule, self.step, self._num_steps)
@@ -149,7 +150,7 @@ class TrainingLoop:
         if self.step % max(1, self._num_steps // _LOGGED_STEPS) == 0:
             self._log.training(self.step, self.epochs_done + 1, self._active(), factor)
 
-    def _stop_if_not_finite(self, trial: Trial, batch: FeatureBatch) -> None:
+    def _stop_if_not_finite(self, trial: Trial, batch: Batch) -> None:
         """Stop a learning rate whose gradients are not finite; the run, if it was the last."""
         steps_ago = trial.first_bad_step()
         if steps_ago is None:
@@ -224,5 +225,9 @@ class TrainingLoop:
             rank=self._rank,
             world_size=self._world_size,
         )
-        samples: np.ndarray = self._data.train[order]
-        return samples
+        return draw_views(
+            self._data.train[order],
+            self._data.views,
+            seed=self._config.seed,
+            epoch=self.epochs_done,
+        )

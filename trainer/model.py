@@ -12,20 +12,32 @@ from cache_schema import StreamSpec
 from .config import FitConfig
 from .networks import build_network
 from .pooling import build_pooling
-from .tasks import ModelParts, Task
+from .tasks import ModelParts, RetrievalConfig, SideParts, Task
 
 
-def build_model(config: FitConfig, task: Task, streams: Sequence[StreamSpec]) -> nn.Module:
+def build_model(config: FitConfig, task: Task, sides: Sequence[Sequence[StreamSpec]]) -> nn.Module:
     """A freshly initialised model; its weights are a function of `config.seed`.
+
+    Args:
+        config: Names networks and poolings.
+        task: Has seen the training targets.
+        sides: Streams of each cache that it reads.
 
     Raises:
         IncompatibleNetworkError: The network does not fit these streams.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        network = build_network(config.network, streams)
-        parts = ModelParts(network, build_pooling(config.pooling), config.dropout)
-        return task.make_model(parts)
+        network = build_network(config.network, sides[0])
+        pooling = build_pooling(config.pooling)
+        texts = None
+        if isinstance(config.task, RetrievalConfig):
+            chosen = config.task.text_network or config.network
+            texts = SideParts(
+                build_network(chosen, sides[1]),
+                build_pooling(config.task.text_pooling or config.pooling),
+            )
+        return task.make_model(ModelParts(network, pooling, config.dropout, texts))
 
 
 def num_parameters(model: nn.Module) -> int:

@@ -36,6 +36,34 @@ def epoch_order(
     return order[rank : num_samples // world_size * world_size : world_size]
 
 
+def draw_views(samples: np.ndarray, views: tuple[int, ...], *, seed: int, epoch: int) -> np.ndarray:
+    """Choose one view of each sample for one epoch.
+
+    As many epochs as there are views read each view once, starting at a random one; the next ones
+    start anew. Which view a sample has in an epoch depends on nothing but the arguments and its
+    number, so all ranks, and all texts of an item, see the same one.
+
+    Args:
+        samples: (n,) numbers of the rows as they are, or (n, sides) for samples of several sides;
+            view v of sample s is sample s + v.
+        views: How many views a row has, for each side.
+        seed: Of the run, 0 or more.
+        epoch: From 0.
+
+    Returns:
+        Sample numbers in the shape of `samples`.
+    """
+    drawn = samples.reshape(len(samples), len(views)).copy()
+    for side, (column, count) in enumerate(zip(drawn.T, views, strict=True)):
+        turn, place = divmod(epoch, count)
+        # The last word keeps these draws apart from those of the order, which start at 0.
+        counter = np.array([0, 0, 0, side + 1], np.uint64)
+        stream = np.random.Philox(key=np.array([seed, turn], np.uint64), counter=counter)
+        starts = stream.random_raw(int(column.max(initial=0)) + 1)[column] % np.uint64(count)
+        column += (starts.astype(np.int64) + place) % count
+    return drawn.reshape(samples.shape)
+
+
 def batch_bounds(
     num_samples: int, batch_size: int, *, first_batch: int = 0
 ) -> list[tuple[int, int]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from cache_schema import (
-    FeatureBatch,
-    FeatureCache,
     FingerprintMismatchError,
     Progress,
     SilentProgress,
@@ -28,11 +26,12 @@ from .device import autocast, resolve_device, resolve_precision
 from .durable import write_text_durably
 from .errors import RunFolderError
 from .evaluation import measure
-from .loader import BatchLoader, place
+from .loader import BatchLoader
 from .model import build_model
 from .record import CacheExcerpt, RunRecord
 from .run_folder import RunFolder
-from .tasks import Task
+from .sources import Batch, Caches, Source, open_source
+from .tasks import Output, Task
 
 
 @dataclass(frozen=True)
@@ -81,14 +80,13 @@ class TrainedRun:
         """The backbone, identity and streams that its inputs must have."""
         return self.record.cache
 
-    def forward(self, batch: FeatureBatch) -> Tensor:
-        """(B, O) float32 output of the task for a batch on any device."""
-        placed = place(batch, self.device, self.dtype)
+    def forward(self, batch: Batch) -> Output:
+        """Output of the task for a batch on any device, in float32."""
+        placed = batch.to(self.device, dtype=self.dtype, non_blocking=True)
         with torch.no_grad(), autocast(self.device, self.dtype):
-            output: Tensor = self.model(placed)
-        return output.float()
+            return _in_float32(self.model(placed))
 
-    def predict(self, batches: Iterable[FeatureBatch]) -> Iterator[Predictions]:
+    def predict(self, batches: Iterable[Batch]) -> Iterator[Predictions]:
         """Predictions of each batch, one batch at a time.
 
         Args:
@@ -98,19 +96,33 @@ class TrainedRun:
             columns = self.task.predictions(self.forward(batch))
             yield Predictions(batch.sample_ids.cpu().numpy(), columns)
 
-    def check_features(self, features: dict[str, object], source: str) -> None:
+    def check_features(self, features: dict[str, object], source: str, side: int = 0) -> None:
         """Refuse hidden states that differ from those it was trained on.
 
         Args:
             features: `Identity.features` of the hidden states.
             source: Where they come from, for the message.
+            side: Which of the caches it reads: 0, or 1 for the texts of pairs.
 
         Raises:
             FingerprintMismatchError: Names the fields that differ.
         """
-        differences = differing_fields(self.record.cache.identity.features, features)  # type: ignore[arg-type]
+        known = self.record.caches[side].identity.features
+        differences = differing_fields(known, features)  # type: ignore[arg-type]
         if differences:
             raise FingerprintMismatchError(source, differences)
+
+    def open(self, caches: Caches) -> Source:
+        """The caches as the task reads them, each checked against what it was trained on.
+
+        Raises:
+            FingerprintMismatchError: Names the fields that differ.
+            CacheError: Two caches cannot be joined.
+        """
+        source: Source = open_source(self.task, caches)
+        for side, cache in enumerate(source.sides):
+            self.check_features(dict(cache.manifest.identity.features), str(cache.path), side)
+        return source
 
 
 def load_run(
@@ -131,7 +143,7 @@ def load_run(
     record = folder.read_record()
     weights = folder.read_weights()
     place_of = resolve_device(device)
-    model = build_model(record.config, record.task, record.cache.streams)
+    model = build_model(record.config, record.task, [cache.streams for cache in record.caches])
     try:
         model.load_state_dict(weights, strict=True)
     except RuntimeError as error:
@@ -144,7 +156,7 @@ def load_run(
 
 def evaluate(
     run_dir: str | Path,
-    cache: FeatureCache,
+    cache: Caches,
     split: str,
     *,
     device: DeviceName = "auto",
@@ -155,7 +167,8 @@ def evaluate(
 
     Args:
         run_dir: A finished run.
-        cache: Holds hidden states of the same backbone and settings, and the target.
+        cache: Holds hidden states of the same backbone and settings, and the target. For a task
+            that reads pairs, that of the items and that of the texts.
         split: Name of the split.
         device: Where to compute.
         precision: Of matrix products.
@@ -167,9 +180,10 @@ def evaluate(
     """
     progress = progress or SilentProgress()
     run = load_run(run_dir, device, precision)
-    run.check_features(dict(cache.manifest.identity.features), str(cache.path))
-    samples = cache.split(split)
-    loader = BatchLoader(cache, run.task.reader(cache, samples), device=run.device, dtype=run.dtype)
+    source = run.open(cache)
+    samples = source.split(split)
+    reader = run.task.reader(source, samples)
+    loader = BatchLoader(source, reader, device=run.device, dtype=run.dtype)
     batch_size = run.config.eval_batch_size
     with (
         progress.meter(f"evaluating {split}", len(samples), "samples") as meter,
@@ -185,9 +199,21 @@ def evaluate(
     document = {
         "split": split,
         "num_samples": len(samples),
-        "cache": str(cache.path),
-        "fingerprint": cache.fingerprint,
+        "cache": str(source.path),
+        "fingerprint": source.fingerprint,
         "metrics": {k: None if np.isnan(v) else v for k, v in metrics.items()},
     }
     write_text_durably(run.path / f"metrics-{split}.json", json.dumps(document, indent=2) + "\n")
     return metrics
+
+
+def _in_float32(output: Output) -> Output:
+    """A task's output, every floating tensor of it in float32."""
+    if isinstance(output, Tensor):
+        return output.float() if output.is_floating_point() else output
+    if is_dataclass(output) and not isinstance(output, type):
+        parts = {field.name: getattr(output, field.name) for field in fields(output)}
+        return replace(output, **{name: _in_float32(part) for name, part in parts.items()})
+    if isinstance(output, tuple | list):
+        return type(output)(_in_float32(part) for part in output)
+    return output

@@ -50,7 +50,8 @@ class RunRecord(Settings):
     created: str = Field(description="UTC, ISO 8601")
     config: FitConfig
     task: LearnedTask = Field(description="the task with what it learned from its targets")
-    cache: CacheExcerpt
+    cache: CacheExcerpt = Field(description="what it reads; of pairs, the items")
+    text_cache: CacheExcerpt | None = Field(None, description="the texts of pairs")
     num_train: int = Field(description="training samples")
     num_validation: int = Field(description="validation samples")
     validation_name: str = Field(description="split, or what was held out")
@@ -58,12 +59,16 @@ class RunRecord(Settings):
         description="flat facts that decide what the weights become; a resumed run shares them"
     )
 
+    @property
+    def caches(self) -> tuple[CacheExcerpt, ...]:
+        """What it reads: one cache, or items and texts."""
+        return (self.cache,) if self.text_cache is None else (self.cache, self.text_cache)
+
     @classmethod
     def of(
         cls,
         config: FitConfig,
         data: FitData,
-        cache: FeatureCache,
         *,
         dtype: torch.dtype,
         world_size: int,
@@ -72,19 +77,21 @@ class RunRecord(Settings):
         settings = flatten(config.model_dump(mode="json", exclude=set(RESUMABLE_DIFFERENCES)))
         # Left as asked for it would say `auto`, which is not the same on every machine.
         settings["precision"] = str(dtype).removeprefix("torch.")
+        sides = [CacheExcerpt.of(cache) for cache in data.source.sides]
         return cls(
             unipt_version=version("unipt"),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             config=config,
             task=data.task,
-            cache=CacheExcerpt.of(cache),
+            cache=sides[0],
+            text_cache=sides[1] if len(sides) > 1 else None,
             num_train=len(data.train),
             num_validation=len(data.validation),
             validation_name=data.validation_name,
             origin={
                 **settings,
                 "world_size": world_size,
-                "cache.fingerprint": cache.fingerprint,
+                "cache.fingerprint": data.source.fingerprint,
                 # A cache that is still being written holds other samples each time.
                 "cache.train_samples": _checksum(data.train),
                 "cache.validation_samples": _checksum(data.validation),

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ConfigDict, Field
 
 from .durable import write_durably
-from .record import RunRecord
+from .record import CacheExcerpt, RunRecord
 from .settings import Settings
 
 
@@ -40,6 +40,11 @@ class FitReport(Settings):
     num_parameters: int = Field(description="trained numbers of one model")
     num_steps: int = Field(description="optimizer steps done")
     num_train: int = Field(description="training samples")
+    views: tuple[int, ...] = Field(
+        (1,),
+        description="views of each training sample that epochs take turns with; of pairs, "
+        "those of the items and of the texts",
+    )
     num_validation: int = Field(description="validation samples")
     validation_name: str
     seconds: float = Field(description="in the training loop, validation included")
@@ -77,30 +82,30 @@ def draw_curves(
 
 def model_card(record: RunRecord, report: FitReport) -> str:
     """The text of `RUN/README.md`."""
-    backbone, config = record.cache.backbone, record.config
+    config, caches = record.config, record.caches
     outputs = getattr(record.task, "classes", None)
+    bases = list(dict.fromkeys(cache.backbone.model for cache in caches))
+    names = " and ".join(dict.fromkeys(cache.backbone.name for cache in caches))
+    num_frozen = sum(cache.backbone.num_parameters for cache in caches)
     front = [
         "---",
         "library_name: unipt",
-        f"base_model: {backbone.model}",
+        f"base_model: {bases[0] if len(bases) == 1 else bases}",
         "tags: [unipt, frozen-backbone]",
         "---",
     ]
     lines = [
-        f"# {config.network.name} on {backbone.name}: {config.task.name} of `{config.task.target}`",
+        f"# {config.network.name} on {names}: {config.task.name} of `{record.task.target}`",
         "",
         f"A side network of {report.num_parameters:,} trained parameters beside a frozen backbone "
-        f"of {backbone.num_parameters:,}. The backbone is not in this folder.",
+        f"of {num_frozen:,}. The backbone is not in this folder.",
         "",
         "| | |",
         "| --- | --- |",
-        f"| base model | {backbone.model} ({backbone.architecture}) |",
-        f"| revision | {backbone.revision or 'local folder or package, see the weights hash'} |",
-        f"| features fingerprint | `{record.cache.identity.features_fingerprint}` |",
-        f"| cache fingerprint | `{record.cache.identity.fingerprint}` |",
-        f"| hidden states | {_describe_streams(record)}, stored as {record.cache.encoding} |",
+        *(line for cache in caches for line in _describe_cache(cache)),
         f"| data | {record.num_train:,} training samples (split `{config.train_split}`), "
-        f"{record.num_validation:,} for validation ({record.validation_name}) |",
+        f"{record.num_validation:,} for validation ({record.validation_name})"
+        f"{_describe_views(report.views)} |",
         *([f"| classes | {', '.join(f'`{name}`' for name in outputs)} |"] if outputs else []),
         f"| trained with | unipt {record.unipt_version}, seed {config.seed}, "
         f"{report.num_steps:,} steps, {report.seconds:.1f} s |",
@@ -119,7 +124,7 @@ def model_card(record: RunRecord, report: FitReport) -> str:
         "import unipt",
         "",
         f"model = unipt.load({report.run_dir!r})",
-        'print(model.predict(["a text", "another text"]))',
+        _use_line(record),
         "```",
         "",
         "Loading is strict: every weight must be there, and `predict` and `evaluate` refuse hidden",
@@ -129,11 +134,33 @@ def model_card(record: RunRecord, report: FitReport) -> str:
     return "\n".join([*front, *lines])
 
 
-def _describe_streams(record: RunRecord) -> str:
-    return ", ".join(
+def _describe_cache(cache: CacheExcerpt) -> list[str]:
+    backbone = cache.backbone
+    streams = ", ".join(
         f"{stream.name} ({len(stream.layers)} layers, width {stream.width})"
-        for stream in record.cache.streams
+        for stream in cache.streams
     )
+    return [
+        f"| base model | {backbone.model} ({backbone.architecture}) |",
+        f"| revision | {backbone.revision or 'local folder or package, see the weights hash'} |",
+        f"| features fingerprint | `{cache.identity.features_fingerprint}` |",
+        f"| cache fingerprint | `{cache.identity.fingerprint}` |",
+        f"| hidden states | {streams}, stored as {cache.encoding} |",
+    ]
+
+
+def _describe_views(views: Sequence[int]) -> str:
+    if max(views) == 1:
+        return ""
+    if len(views) == 1:
+        return f"; {views[0]} views of each training sample in turn"
+    return f"; {views[0]} views of each item and {views[1]} of each text in turn"
+
+
+def _use_line(record: RunRecord) -> str:
+    if record.text_cache is not None:
+        return f'print(model.search("a text", items={record.cache.path!r}))'
+    return 'print(model.predict(["a text", "another text"]))'
 
 
 def _trial_table(report: FitReport) -> list[str]:

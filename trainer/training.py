@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from cache_schema import FeatureCache, Progress, SilentProgress
+from cache_schema import Progress, SilentProgress
 
 from .checkpoint import load_newest
 from .config import FitConfig
@@ -21,13 +21,14 @@ from .processes import make_accelerators, on_main
 from .record import RunRecord
 from .report import FitReport, TrialReport, draw_curves, model_card
 from .run_folder import RunFolder, check_origin
+from .sources import Caches
 from .tasks import Task
 from .trial import BestEpoch, Trial, is_better
 
 
 def fit(
     config: FitConfig,
-    cache: FeatureCache,
+    cache: Caches,
     run_dir: str | Path,
     *,
     resume: bool = False,
@@ -41,7 +42,8 @@ def fit(
 
     Args:
         config: All settings.
-        cache: Opened; it is only read.
+        cache: Opened; it is only read. For a task that reads pairs, that of the items and that of
+            the texts.
         run_dir: Folder for the weights, metrics and checkpoints.
         resume: Go on from the newest checkpoint there; start if there is none.
         overwrite: Replace the run that lies there.
@@ -61,12 +63,12 @@ def fit(
     progress = (main.is_main_process and progress) or SilentProgress()
 
     data = open_data(config, cache, main.num_processes)
-    streams = cache.manifest.streams
+    streams = [side.manifest.streams for side in data.source.sides]
     trials = [
         Trial(rate, accelerator, build_model(config, data.task, streams), config.optimizer)
         for rate, accelerator in zip(rates, accelerators, strict=True)
     ]
-    record = RunRecord.of(config, data, cache, dtype=dtype, world_size=main.num_processes)
+    record = RunRecord.of(config, data, dtype=dtype, world_size=main.num_processes)
     on_main(
         main, lambda: folder.claim(record, resume=resume, overwrite=overwrite, say=progress.say)
     )
@@ -78,13 +80,15 @@ def fit(
         config,
         data,
         trials,
-        BatchLoader(cache, data.read_targets, device=main.device, dtype=dtype),
+        BatchLoader(data.source, data.read_targets, device=main.device, dtype=dtype),
         main,
         folder=folder,
         origin=record.origin,
         streams=streams,
         progress=progress,
     )
+    for note in data.notes:
+        progress.say(note)
     checkpoint = load_newest(folder.checkpoints, progress.say)
     if checkpoint is not None:
         check_origin(folder.checkpoints, checkpoint.origin, record.origin)
@@ -113,6 +117,7 @@ def _report(
         num_parameters=num_parameters(winner.module),
         num_steps=loop.step,
         num_train=len(data.train),
+        views=data.views,
         num_validation=len(data.validation),
         validation_name=data.validation_name,
         seconds=loop.seconds,

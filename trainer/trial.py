@@ -13,10 +13,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from cache_schema import FeatureBatch
-
 from .config import OptimizerConfig
 from .optim import parameter_groups
+from .sources import Batch
 from .tasks import Moment, Task
 
 
@@ -77,7 +76,7 @@ class Trial:
             )
         )
 
-    def backward(self, batch: FeatureBatch, task: Task, moment: Moment) -> None:
+    def backward(self, batch: Batch, task: Task, moment: Moment) -> None:
         """Gradients of one batch, summed over processes and clipped."""
         loss = task.loss(self._model(batch), batch.targets, moment)
         self._optimizer.zero_grad(set_to_none=True)

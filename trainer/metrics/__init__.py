@@ -2,12 +2,14 @@
 
 from .answers import scores_of_choices, soft_accuracy
 from .grounding import Overlap, hits, order_by_score, predicted_boxes
-from .ranks import Ranks, Ties, best_of_groups, rank_embeddings, rank_scores
+from .ranks import Ranks, Ties, best_of_groups, rank_embeddings, rank_merged, rank_scores
 from .recall import (
     Median,
+    Protocol,
     RecallSummary,
     TwoWayRecall,
     mean_of_folds,
+    recall_by,
     recall_of_folds,
     summarize_places,
     two_way_recall,
@@ -16,6 +18,7 @@ from .recall import (
 __all__ = [
     "Median",
     "Overlap",
+    "Protocol",
     "Ranks",
     "RecallSummary",
     "Ties",
@@ -26,7 +29,9 @@ __all__ = [
     "order_by_score",
     "predicted_boxes",
     "rank_embeddings",
+    "rank_merged",
     "rank_scores",
+    "recall_by",
     "recall_of_folds",
     "scores_of_choices",
     "soft_accuracy",

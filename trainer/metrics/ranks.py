@@ -98,6 +98,35 @@ def rank_embeddings(
     )
 
 
+def rank_merged(
+    queries_QE: Tensor,
+    candidates_CE: Tensor,
+    candidate_groups: Tensor,
+    *,
+    dtype: torch.dtype = torch.float64,
+    block_bytes: int = BLOCK_BYTES,
+) -> Ranks:
+    """Rank query q's own group among all groups, each standing at its best candidate's score.
+
+    Args:
+        queries_QE: Query embeddings; query q belongs to group q.
+        candidates_CE: Candidate embeddings.
+        candidate_groups: (C,) int64, below Q.
+        dtype: Of the inner products.
+        block_bytes: Bytes of the scores that are held at once.
+    """
+    candidates_EC, groups_Q = candidates_CE.to(dtype).T, torch.arange(len(queries_QE))
+    groups_Q = groups_Q.to(queries_QE.device)
+    parts = []
+    for block in _blocks(len(queries_QE), len(candidates_CE) * dtype.itemsize, block_bytes):
+        scores = queries_QE[block].to(dtype) @ candidates_EC
+        merged = best_of_groups(scores, candidate_groups, len(queries_QE))
+        parts.append(rank_scores(merged, groups_Q[block], groups_Q))
+    return Ranks(
+        torch.cat([part.ahead for part in parts]), torch.cat([part.tied for part in parts])
+    )
+
+
 def best_of_groups(scores_QC: Tensor, candidate_groups: Tensor, num_groups: int) -> Tensor:
     """Merge the candidates of each group into their best score: (Q, G).
 

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .ranks import Ties, rank_embeddings
+from .ranks import Ties, rank_embeddings, rank_merged
 
 Median = Literal["midpoint", "floor", "lower"]
+Protocol = Literal["vse-infinity", "clip4clip", "clip4clip-sentences"]
 
 
 @dataclass(frozen=True)
@@ -94,18 +95,44 @@ def two_way_recall(
     )
 
 
+def recall_by(
+    protocol: Protocol, items_IE: Tensor, texts_SE: Tensor, item_of_text: Tensor
+) -> TwoWayRecall:
+    """Both directions, counted as the authors of one of the systems do.
+
+    Args:
+        protocol: `vse-infinity`: only larger scores stand in front, medians are rounded down.
+            `clip4clip`: each place of a tie counts. `clip4clip-sentences`: for videos with
+            several sentences; a video finds videos, each by the best of its sentences, and only
+            there ties count.
+        items_IE: Embeddings of images or videos.
+        texts_SE: Embeddings of texts, any number for each item.
+        item_of_text: (S,) int64, the row of each text's item.
+    """
+    if protocol == "vse-infinity":
+        return two_way_recall(items_IE, texts_SE, item_of_text)
+    if protocol == "clip4clip":
+        return two_way_recall(items_IE, texts_SE, item_of_text, ties="every", median="midpoint")
+    item_I = torch.arange(len(items_IE), device=item_of_text.device)
+    found_items = rank_embeddings(texts_SE, items_IE, item_of_text, item_I)
+    found_texts = rank_merged(items_IE, texts_SE, item_of_text)
+    return TwoWayRecall(
+        summarize_places(found_texts.places("every"), "midpoint"),
+        summarize_places(found_items.places("strict"), "lower"),
+    )
+
+
 def recall_of_folds(
     items_IE: Tensor,
     texts_SE: Tensor,
     item_of_text: Tensor,
     *,
     num_folds: int = 5,
-    ties: Ties = "strict",
-    median: Median = "floor",
+    protocol: Protocol = "vse-infinity",
 ) -> list[TwoWayRecall]:
     """Evaluate equal, consecutive parts of the items on their own: MSCOCO's "5 x 1K".
 
-    Other arguments as for `two_way_recall`.
+    Other arguments as for `recall_by`.
 
     Raises:
         ValueError: The items cannot be cut into equal parts.
@@ -120,12 +147,11 @@ def recall_of_folds(
     for start in range(0, len(items_IE), size):
         is_inside_S = (item_of_text >= start) & (item_of_text < start + size)
         folds.append(
-            two_way_recall(
+            recall_by(
+                protocol,
                 items_IE[start : start + size],
                 texts_SE[is_inside_S],
                 item_of_text[is_inside_S] - start,
-                ties=ties,
-                median=median,
             )
         )
     return folds

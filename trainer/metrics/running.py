@@ -19,8 +19,7 @@ from torchmetrics.utilities import dim_zero_cat
 from ..boxes import generalized_iou
 from .answers import scores_of_choices
 from .grounding import Overlap, hits
-from .ranks import Ties
-from .recall import Median, mean_of_folds, recall_of_folds
+from .recall import Protocol, mean_of_folds, recall_of_folds
 
 
 class SoftAccuracy(Metric):
@@ -94,8 +93,10 @@ class RetrievalRecall(Metric):
     Args:
         num_folds: Evaluate this many equal parts of the items on their own and average; 1 for all
             at once.
-        ties: How equal scores count, see `Ranks.places`.
-        median: See `summarize_places`.
+        protocol: How ranks are counted, see `recall_by`.
+        prefix: What the names of the numbers start with.
+        skip_uneven: Give no numbers, instead of an error, where the items do not divide into
+            folds.
     """
 
     is_differentiable = False
@@ -106,9 +107,17 @@ class RetrievalRecall(Metric):
     item_ids: list[Tensor]
     text_item_ids: list[Tensor]
 
-    def __init__(self, num_folds: int = 1, ties: Ties = "strict", median: Median = "floor") -> None:
+    def __init__(
+        self,
+        num_folds: int = 1,
+        protocol: Protocol = "vse-infinity",
+        *,
+        prefix: str = "",
+        skip_uneven: bool = False,
+    ) -> None:
         super().__init__()
-        self.num_folds, self.ties, self.median = num_folds, ties, median
+        self.num_folds, self.protocol = num_folds, protocol
+        self.prefix, self.skip_uneven = prefix, skip_uneven
         for state in ("items", "texts", "item_ids", "text_item_ids"):
             self.add_state(state, [], dist_reduce_fx="cat")
 
@@ -137,18 +146,22 @@ class RetrievalRecall(Metric):
                 f"retrieval: {num_orphans} texts belong to no item that was added, needed the "
                 "item of every text. Evaluate a whole split."
             )
+        if self.skip_uneven and len(ids_I) % self.num_folds:
+            return {}
         folds = recall_of_folds(
             dim_zero_cat(self.items)[rows_I],
             dim_zero_cat(self.texts),
             item_of_text,
             num_folds=self.num_folds,
-            ties=self.ties,
-            median=self.median,
+            protocol=self.protocol,
         )
         recall = mean_of_folds(folds)
         numbers = {f"{way}_{k}": v for way, part in asdict(recall).items() for k, v in part.items()}
         numbers["rsum"] = recall.rsum
-        return {name: torch.tensor(number, dtype=torch.float64) for name, number in numbers.items()}
+        return {
+            f"{self.prefix}{name}": torch.tensor(number, dtype=torch.float64)
+            for name, number in numbers.items()
+        }
 
 
 def _first_of_each(ids: Tensor) -> tuple[Tensor, Tensor]:

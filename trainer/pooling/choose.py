@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from cache_schema import RowLayout
 
+from .frames import mean_of_frames
 from .generalized import GeneralizedPooling
 from .reduce import first, last, mean
 
-PoolingName = Literal["mean", "first", "last", "gpo"]
+PoolingName = Literal["mean", "first", "last", "frames", "gpo"]
 
 
 class RowReduction(nn.Module):
@@ -31,4 +33,10 @@ def build_pooling(name: PoolingName) -> nn.Module:
     """A module that maps packed rows (N, E) and their layout to (B, E)."""
     if name == "gpo":
         return GeneralizedPooling()
-    return RowReduction({"mean": mean, "first": first, "last": last}[name])
+    return RowReduction({"mean": mean, "first": first, "last": last, "frames": _frames}[name])
+
+
+def _frames(rows_NE: Tensor, layout: RowLayout) -> Tensor:
+    """Mean of unit vectors, of length 1 again: rows are the frames of a video."""
+    dtype = torch.promote_types(rows_NE.dtype, torch.float32)
+    return mean_of_frames(layout.pad(rows_NE.to(dtype)), layout.mask())

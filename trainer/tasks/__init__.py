@@ -4,12 +4,17 @@ from typing import Annotated
 
 from pydantic import Field
 
-from .base import SETTLED, ModelParts, Moment, Output, TargetError, TargetReader, Task
+from .base import SETTLED, ModelParts, Moment, Output, SideParts, TargetError, TargetReader, Task
 from .classification import ClassificationConfig, ClassificationTask
 from .regression import RegressionConfig, RegressionTask
+from .retrieval import RetrievalConfig, RetrievalTask
 
-TaskConfig = Annotated[ClassificationConfig | RegressionConfig, Field(discriminator="name")]
-LearnedTask = Annotated[ClassificationTask | RegressionTask, Field(discriminator="name")]
+TaskConfig = Annotated[
+    ClassificationConfig | RegressionConfig | RetrievalConfig, Field(discriminator="name")
+]
+LearnedTask = Annotated[
+    ClassificationTask | RegressionTask | RetrievalTask, Field(discriminator="name")
+]
 
 __all__ = [
     "SETTLED",
@@ -21,6 +26,9 @@ __all__ = [
     "Output",
     "RegressionConfig",
     "RegressionTask",
+    "RetrievalConfig",
+    "RetrievalTask",
+    "SideParts",
     "TargetError",
     "TargetReader",
     "Task",

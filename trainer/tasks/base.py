@@ -18,8 +18,6 @@ from cache_schema import UserError
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
 
-    from cache_schema import FeatureCache
-
     from ..networks import SideNetwork
 
 TargetReader = Callable[[np.ndarray], dict[str, Tensor]]
@@ -32,6 +30,19 @@ such tensors."""
 
 
 @dataclass(frozen=True)
+class SideParts:
+    """What encodes the samples of one cache.
+
+    Attributes:
+        network: The side network.
+        pooling: Packed rows and their layout to one vector per sample.
+    """
+
+    network: SideNetwork
+    pooling: nn.Module
+
+
+@dataclass(frozen=True)
 class ModelParts:
     """What a task builds its model from, freshly initialised from the run's seed.
 
@@ -39,11 +50,18 @@ class ModelParts:
         network: The side network.
         pooling: Packed rows and their layout to one vector per sample.
         dropout: Share of the features dropped before the head.
+        texts: The second side of a task that reads pairs; else None.
     """
 
     network: SideNetwork
     pooling: nn.Module
     dropout: float
+    texts: SideParts | None = None
+
+    def both_sides(self) -> tuple[SideParts, SideParts]:
+        """Items and texts."""
+        assert self.texts is not None, "a task that reads pairs is given two sides"
+        return SideParts(self.network, self.pooling), self.texts
 
 
 @dataclass(frozen=True)
@@ -95,13 +113,14 @@ class Task(Protocol):
         """Whether more of the primary metric is better."""
 
     def make_model(self, parts: ModelParts) -> nn.Module:
-        """The trained module: `FeatureBatch` to the task's output."""
+        """The trained module: `FeatureBatch` (`PairedBatch` for pairs) to the task's output."""
 
-    def reader(self, cache: FeatureCache, samples: np.ndarray) -> TargetReader:
+    def reader(self, cache: Any, samples: np.ndarray) -> TargetReader:
         """Open the targets of a cache.
 
         Args:
-            cache: Holds the column `target`.
+            cache: Holds the column `target`: a `FeatureCache`, or the `PairedCache` of a task
+                that reads pairs.
             samples: Those that will be read; each is checked now.
 
         Raises:
