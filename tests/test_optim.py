@@ -83,7 +83,7 @@ def test_learning_rates_follow_the_longest_start_of_a_name() -> None:
 
 def test_a_factor_that_fits_nothing_is_refused() -> None:
     """A misspelt name would otherwise train at the full rate without a word."""
-    with pytest.raises(ValueError, match=r"\['frozen', 'haed'\] fit no trainable parameter"):
+    with pytest.raises(ValueError, match=r"\['frozen', 'haed'\] fit no trained parameter"):
         parameter_groups(
             small_module(), lr=1.0, weight_decay=0.0, lr_factors={"haed": 0.1, "frozen": 1.0}
         )

@@ -45,6 +45,14 @@ def killed_after(samples):
         ("network.norm=batch",),
         ("precision=bfloat16",),
         ("schedule.shape=linear", "optimizer.clip_norm=null"),
+        ("optimizer.ema_decay=0.9", 'optimizer.lr_factors={"head": 0.1}'),
+        (
+            "optimizer.algorithm=bertadam",
+            "schedule.shape=bert-cosine",
+            "batch_size=4",
+            "accumulate=2",
+            "dropout=0.4",
+        ),
     ],
     ids=lambda overrides: ",".join(overrides) or "plain",
 )

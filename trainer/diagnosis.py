@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from cache_schema import FeatureBatch, StreamSpec
 
-from .sources import Batch
 from .tasks import Moment, Task
 
 
@@ -21,26 +20,25 @@ class Cause:
     Attributes:
         text: What it is, and what to do.
         is_input: Whether it came with the batch, so that no setting of the optimizer helps.
+        is_local: Whether it shows in this batch; else another batch of the step, or another
+            process, is at fault.
     """
 
     text: str
     is_input: bool
+    is_local: bool = True
 
 
 def find_cause(
     model: nn.Module,
     task: Task,
-    batch: Batch,
-    sides: Sequence[Sequence[StreamSpec]],
+    batch: FeatureBatch,
+    streams: Sequence[StreamSpec],
     moment: Moment,
 ) -> Cause:
     """Look at inputs, then weights, then every module's output, then gradients."""
-    for part, streams in zip(batch.sides, sides, strict=True):
-        for found in _bad_inputs(part, streams):
-            return Cause(found, is_input=True)
-    for name, target in batch.targets.items():
-        if not _is_finite(target):
-            return Cause(f"target {name!r} is not finite", is_input=True)
+    for found in _bad_inputs(batch, streams):
+        return Cause(found, is_input=True)
     advice = "Lower the learning rate (--lr), or raise schedule.warmup."
     for name, parameter in model.named_parameters():
         if not _is_finite(parameter):
@@ -53,7 +51,8 @@ def find_cause(
     for name, parameter in reversed(list(model.named_parameters())):
         if parameter.grad is not None and not _is_finite(parameter.grad):
             return Cause(f"the gradient of {name!r} is not finite. {advice}", is_input=False)
-    return Cause(f"the loss over all processes is not finite. {advice}", is_input=False)
+    text = f"the loss over all processes is not finite. {advice}"
+    return Cause(text, is_input=False, is_local=False)
 
 
 def _bad_inputs(batch: FeatureBatch, streams: Sequence[StreamSpec]) -> Iterator[str]:
@@ -69,10 +68,13 @@ def _bad_inputs(batch: FeatureBatch, streams: Sequence[StreamSpec]) -> Iterator[
                     f"sample {int(sample)}. Run `unipt verify` on the cache; if it is intact, use "
                     "--precision bfloat16 or float32"
                 )
+    for name, target in batch.targets.items():
+        if not _is_finite(target):
+            yield f"target {name!r} is not finite"
 
 
 def _first_bad_output(
-    model: nn.Module, task: Task, batch: Batch, moment: Moment
+    model: nn.Module, task: Task, batch: FeatureBatch, moment: Moment
 ) -> tuple[str | None, Tensor]:
     """The first module in the order of computation whose output is not finite, and the loss."""
     found: list[str] = []

@@ -7,14 +7,14 @@ checkpoint, so a run that was stopped anywhere ends with the same weights.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 
-from cache_schema import Meter, Progress, StreamSpec
+from cache_schema import FeatureBatch, Meter, Progress, StreamSpec
 
 from .checkpoint import Checkpoint, save_checkpoint
 from .config import FitConfig
@@ -25,11 +25,10 @@ from .evaluation import measure
 from .interrupts import StopSignals
 from .loader import BatchLoader
 from .log import RunLog
-from .order import draw_views, epoch_order, num_batches, rank_part, step_seed
+from .order import batch_bounds, epoch_order, num_batches, rank_part, step_seed
 from .processes import agree_on_cause, any_process, on_main
 from .run_folder import RunFolder
 from .schedule import rate_factor
-from .sources import Batch
 from .tasks import Moment
 from .trial import Trial
 
@@ -56,7 +55,7 @@ class TrainingLoop:
         *,
         folder: RunFolder,
         origin: dict[str, Any],
-        streams: Sequence[Sequence[StreamSpec]],
+        streams: Sequence[StreamSpec],
         progress: Progress,
     ) -> None:
         self.step = 0
@@ -76,7 +75,8 @@ class TrainingLoop:
         self._log = RunLog(folder, accelerator, data.task, progress)
         self._stop = StopSignals()
         self._epoch_samples = len(data.train) // self._world_size
-        self._epoch_steps = num_batches(self._epoch_samples, config.batch_size)
+        self._epoch_batches = num_batches(self._epoch_samples, config.batch_size)
+        self._epoch_steps = num_batches(self._epoch_batches, config.accumulate)
         self._num_steps = self._epoch_steps * config.epochs
         waits = accelerator.device.type != "cpu" or self._world_size > 1
         self._look_every = _STEPS_PER_LOOK if waits else 1
@@ -85,8 +85,13 @@ class TrainingLoop:
     def num_samples(self) -> int:
         """Training samples that all processes have read."""
         epochs, steps = divmod(self.step, self._epoch_steps)
-        own = epochs * self._epoch_samples + steps * self._config.batch_size
+        own = epochs * self._epoch_samples + steps * self._step_samples
         return int(min(own, (epochs + 1) * self._epoch_samples) * self._world_size)
+
+    @property
+    def _step_samples(self) -> int:
+        """Samples of one step on this process, but for the last step of an epoch."""
+        return self._config.batch_size * self._config.accumulate
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on where a checkpoint was saved."""
@@ -121,27 +126,41 @@ class TrainingLoop:
 
     def _train_epoch(self, meter: Meter) -> None:
         config = self._config
-        first = self.step - self.epochs_done * self._epoch_steps
+        first = (self.step - self.epochs_done * self._epoch_steps) * config.accumulate
         for trial in self._active():
             trial.module.train()
         samples = self._samples_of_epoch()
         with self._loader.batches(samples, config.batch_size, first_batch=first) as batches:
-            for batch in batches:
-                self._train_step(batch)
+            for number, batch in enumerate(batches, first):
+                ends_step = self._train_batch(batch, number)
                 meter.advance(batch.num_samples * self._world_size, **self._log.facts)
+                if not ends_step:
+                    continue
                 self._stop_if_asked()
                 if config.checkpoint_every_steps and self.step % config.checkpoint_every_steps == 0:
                     self._save()
 
-    def _train_step(self, batch: Batch) -> None:
-        """One update of every learning rate."""
-        config = self._config
-        factor = rate_factor(config.schedule, self.step, self._num_steps)
-        seed = step_seed(config.seed, self.step, self._rank, self._world_size)
-        ends_epoch = (self.step + 1) % self._epoch_steps == 0
+    def _train_batch(self, batch: FeatureBatch, number: int) -> bool:
+        """Gradients of an epoch's batch; an update of every learning rate if it ends a step."""
+        config, moment = self._config, self._moment(self.step)
+        start = number // config.accumulate * self._step_samples
+        share = batch.num_samples / min(self._step_samples, self._epoch_samples - start)
+        ends_epoch = number + 1 == self._epoch_batches
+        ends_step = ends_epoch or (number + 1) % config.accumulate == 0
+        draw = self.epochs_done * self._epoch_batches + number
+        seed = step_seed(config.seed, draw, self._rank, self._world_size)
         for trial in self._active():
             torch.manual_seed(seed)
-            trial.backward(batch, self._data.task, self._moment(self.step))
+            trial.backward(batch, self._data.task, moment, share=share, ends_step=ends_step)
+        if ends_step:
+            self._update(batch, ends_epoch=ends_epoch)
+        return ends_step
+
+    def _update(self, batch: FeatureBatch, *, ends_epoch: bool) -> None:
+        """One update of every learning rate; `batch` is the step's last one."""
+        config = self._config
+        factor = rate_factor(config.schedule, self.step, self._num_steps, self._epoch_steps)
+        for trial in self._active():
             if ends_epoch or (self.step + 1) % self._look_every == 0:
                 self._stop_if_not_finite(trial, batch)
             if trial.stopped is None:
@@ -150,17 +169,19 @@ class TrainingLoop:
         if self.step % max(1, self._num_steps // _LOGGED_STEPS) == 0:
             self._log.training(self.step, self.epochs_done + 1, self._active(), factor)
 
-    def _stop_if_not_finite(self, trial: Trial, batch: Batch) -> None:
+    def _stop_if_not_finite(self, trial: Trial, batch: FeatureBatch) -> None:
         """Stop a learning rate whose gradients are not finite; the run, if it was the last."""
         steps_ago = trial.first_bad_step()
         if steps_ago is None:
             return
         step = self.step - steps_ago
-        if steps_ago:
-            start = step % self._epoch_steps * self._config.batch_size
-            samples = self._samples_of_epoch()[start : start + self._config.batch_size]
-            batch = self._loader.load(samples)
-        cause = find_cause(trial.module, self._data.task, batch, self._streams, self._moment(step))
+        again = [batch] if not steps_ago and self._config.accumulate == 1 else self._reload(step)
+        task, moment = self._data.task, self._moment(step)
+        # Of several batches the one that is not finite on its own, or else the last.
+        for batch in again:
+            cause = find_cause(trial.module, task, batch, self._streams, moment)
+            if cause.is_local:
+                break
         cause = agree_on_cause(self._accelerator, cause)
         trial.stopped = f"loss not finite in step {step + 1}"
         where = f"step {step + 1} of {self._num_steps}, learning rate {trial.learning_rate:g}"
@@ -169,14 +190,19 @@ class TrainingLoop:
             raise NonFiniteLossError(message)
         self._progress.say(f"{message} The other learning rates go on.")
 
+    def _reload(self, step: int) -> Iterator[FeatureBatch]:
+        """The batches of a step of this epoch, once more."""
+        start = step % self._epoch_steps * self._step_samples
+        samples = self._samples_of_epoch()[start : start + self._step_samples]
+        for first, last in batch_bounds(len(samples), self._config.batch_size):
+            yield self._loader.load(samples[first:last])
+
     def _validate(self) -> None:
         config, data, trials = self._config, self._data, self._active()
         part = rank_part(len(data.validation), rank=self._rank, world_size=self._world_size)
-        for trial in trials:
-            trial.module.eval()
         with self._loader.batches(data.validation[part], config.eval_batch_size) as batches:
             results = measure(
-                [trial.module for trial in trials],
+                [trial.evaluated() for trial in trials],
                 data.task,
                 batches,
                 self._accelerator.device,
@@ -225,9 +251,5 @@ class TrainingLoop:
             rank=self._rank,
             world_size=self._world_size,
         )
-        return draw_views(
-            self._data.train[order],
-            self._data.views,
-            seed=self._config.seed,
-            epoch=self.epochs_done,
-        )
+        samples: np.ndarray = self._data.train[order]
+        return samples

@@ -5,7 +5,9 @@ Several trials read the same batches side by side; each trains exactly as it wou
 
 from __future__ import annotations
 
+import copy
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +15,11 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from cache_schema import FeatureBatch
+
 from .config import OptimizerConfig
-from .optim import parameter_groups
-from .sources import Batch
+from .optim import WeightAverage
+from .optimizer import freeze_parameters, make_optimizer
 from .tasks import Moment, Task
 
 
@@ -54,45 +58,73 @@ class Trial:
     ) -> None:
         self.learning_rate = learning_rate
         self.module = module.to(accelerator.device)
+        freeze_parameters(module, config)
+        self._average = WeightAverage(module, config.ema_decay) if config.ema_decay else None
+        self._averaged = copy.deepcopy(module) if config.ema_decay else None
         self.best: BestEpoch | None = None
         self.epochs_since_best = 0
         self.stopped: str | None = None
         self.loss_sum = torch.zeros((), device=accelerator.device)
         self.num_losses = 0
         self.guards: list[Tensor] = []
+        self._step_loss = torch.zeros_like(self.loss_sum)
         self._accelerator = accelerator
         self._model: nn.Module = accelerator.prepare_model(module)
+        if self._averaged is not None:
+            self._averaged = accelerator.prepare_model(self._averaged, evaluation_mode=True)
         self._clip_norm = math.inf if config.clip_norm is None else config.clip_norm
-        groups = parameter_groups(
-            module, lr=learning_rate, weight_decay=config.weight_decay, decay=config.decay
-        )
         self._optimizer = accelerator.prepare_optimizer(
-            torch.optim.AdamW(
-                groups,
-                lr=learning_rate,
-                betas=config.betas,
-                # One pass over all parameters instead of one kernel each.
-                fused=accelerator.device.type in ("cpu", "cuda"),
-            )
+            make_optimizer(module, learning_rate, config, accelerator.device)
         )
 
-    def backward(self, batch: Batch, task: Task, moment: Moment) -> None:
-        """Gradients of one batch, summed over processes and clipped."""
-        loss = task.loss(self._model(batch), batch.targets, moment)
-        self._optimizer.zero_grad(set_to_none=True)
-        self._accelerator.backward(loss)
+    def backward(
+        self,
+        batch: FeatureBatch,
+        task: Task,
+        moment: Moment,
+        *,
+        share: float = 1.0,
+        ends_step: bool = True,
+    ) -> None:
+        """Gradients of one batch; at the end of the step summed over processes and clipped.
+
+        Args:
+            batch: With targets.
+            task: Gives the loss.
+            moment: Where training stands.
+            share: Of the step's samples that are in this batch.
+            ends_step: Whether this is the step's last batch.
+        """
+        alone = nullcontext() if ends_step else self._accelerator.no_sync(self._model)
+        with alone:
+            loss = task.loss(self._model(batch), batch.targets, moment)
+            self._accelerator.backward(loss * share)
+        self.loss_sum += loss.detach() * batch.num_samples
+        self.num_losses += batch.num_samples
+        self._step_loss = self._step_loss + loss.detach()
+        if not ends_step:
+            return
         norm = self._accelerator.clip_grad_norm_(self._model.parameters(), self._clip_norm)
         # The norm is the same on all processes, so they agree. fp16 gradients may overflow
         # without fault (the loss scaler then skips the step), so there the loss is looked at.
-        self.guards.append(norm if self._accelerator.scaler is None else loss.detach())
-        self.loss_sum += loss.detach() * batch.num_samples
-        self.num_losses += batch.num_samples
+        self.guards.append(norm if self._accelerator.scaler is None else self._step_loss)
+        self._step_loss = torch.zeros_like(self.loss_sum)
 
     def update(self, rate_factor: float) -> None:
         """Move the weights along the gradients."""
         for group in self._optimizer.param_groups:
-            group["lr"] = self.learning_rate * rate_factor
+            group["lr"] = self.learning_rate * group["lr_factor"] * rate_factor
         self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        if self._average is not None:
+            self._average.update(self.module)
+
+    def evaluated(self) -> nn.Module:
+        """The model whose metrics and weights count, not in training mode."""
+        if self._average is None or self._averaged is None:
+            return self.module.eval()
+        self._averaged.load_state_dict(self._average.state_dict())
+        return self._averaged.eval()
 
     def first_bad_step(self) -> int | None:
         """How many steps ago (0: this one) the first non-finite gradient came; None if none did."""
@@ -116,7 +148,7 @@ class Trial:
         if self.best is None or is_better(task, metrics, self.best.metrics):
             weights = {
                 name: value.detach().to("cpu", copy=True)
-                for name, value in self.module.state_dict().items()
+                for name, value in self.evaluated().state_dict().items()
             }
             self.best = BestEpoch(epoch, metrics, weights)
             self.epochs_since_best = 0
@@ -129,6 +161,7 @@ class Trial:
         return {
             "model": self.module.state_dict(),
             "optimizer": self._optimizer.state_dict(),
+            "average": None if self._average is None else self._average.state_dict(),
             "scaler": None if scaler is None else scaler.state_dict(),
             "best": None if self.best is None else vars(self.best),
             "epochs_since_best": self.epochs_since_best,
@@ -141,6 +174,8 @@ class Trial:
         """Go on where another trial of the same settings was saved."""
         self.module.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
         if self._accelerator.scaler is not None:
             self._accelerator.scaler.load_state_dict(state["scaler"])
         self.best = None if state["best"] is None else BestEpoch(**state["best"])

@@ -3,6 +3,6 @@
 from . import schedules
 from .bert_adam import BertAdam
 from .ema import WeightAverage
-from .groups import DecayRule, parameter_groups
+from .groups import DecayRule, freeze, parameter_groups
 
-__all__ = ["BertAdam", "DecayRule", "WeightAverage", "parameter_groups", "schedules"]
+__all__ = ["BertAdam", "DecayRule", "WeightAverage", "freeze", "parameter_groups", "schedules"]

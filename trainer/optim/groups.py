@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from torch import nn
@@ -36,12 +36,7 @@ def parameter_groups(
     """
     factors = lr_factors or {}
     parameters = {k: p for k, p in module.named_parameters() if p.requires_grad}
-    unused = sorted(s for s in factors if not any(name.startswith(s) for name in parameters))
-    if unused:
-        raise ValueError(
-            f"lr_factors: {unused} fit no trainable parameter, needed the start of a "
-            "parameter's name. Print `named_parameters()` to see them."
-        )
+    _refuse_unused(factors, parameters)
     fixed = _without_decay(module, parameters, decay)
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
@@ -49,9 +44,39 @@ def parameter_groups(
         key = (factors[start] if start else 1.0, name not in fixed)
         groups.setdefault(key, []).append(parameter)
     return [
-        {"params": params, "lr": lr * factor, "weight_decay": weight_decay if decays else 0.0}
+        {
+            "params": params,
+            "lr": lr * factor,
+            "lr_factor": factor,
+            "weight_decay": weight_decay if decays else 0.0,
+        }
         for (factor, decays), params in groups.items()
     ]
+
+
+def freeze(module: nn.Module, starts: Sequence[str]) -> None:
+    """Take the gradient from the parameters whose names start so.
+
+    Raises:
+        ValueError: A start fits no parameter, or no trained parameter is left.
+    """
+    parameters = dict(module.named_parameters())
+    _refuse_unused(starts, parameters)
+    for name, parameter in parameters.items():
+        if name.startswith(tuple(starts)):
+            parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in parameters.values()):
+        raise ValueError(f"{list(starts)} leave nothing to train, needed a parameter that moves.")
+
+
+def _refuse_unused(starts: Iterable[str], parameters: Mapping[str, nn.Parameter]) -> None:
+    unused = sorted(s for s in starts if not any(name.startswith(s) for name in parameters))
+    if unused:
+        parts = sorted({name.split(".")[0] + "." for name in parameters})
+        raise ValueError(
+            f"{unused} fit no trained parameter, needed the start of a parameter's name "
+            f"(they start with {', '.join(parts)}). Correct it, or leave it out."
+        )
 
 
 def _without_decay(
