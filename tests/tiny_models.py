@@ -106,3 +106,165 @@ def save_tiny_model(folder: Path, family: str) -> Path:
             parameter.data.add_(torch.randn_like(parameter) * 0.1)
         model.save_pretrained(folder)
     return folder
+
+
+@dataclass(frozen=True)
+class TinyTimm:
+    """A small random model of timm, and what its states must look like.
+
+    Attributes:
+        architecture: timm's name.
+        image_size: Of the square images it reads.
+        options: What makes it small.
+        streams: Name to rows of one image, width, and number of layers.
+        final_norms: Of all layers in order, of all streams in order.
+    """
+
+    architecture: str
+    image_size: int
+    options: dict[str, Any]
+    streams: dict[str, tuple[int, int, int]]
+    final_norms: list[bool | None]
+
+
+_NORMED = [False, False, True]
+
+TIMM: dict[str, TinyTimm] = {
+    "class token": TinyTimm(
+        "vit_tiny_patch16_224", 32, {"img_size": 32, "depth": 2}, {"tokens": (5, 192, 3)}, _NORMED
+    ),
+    "distillation token": TinyTimm(
+        "deit_tiny_distilled_patch16_224",
+        32,
+        {"img_size": 32, "depth": 2},
+        {"tokens": (6, 192, 3)},
+        _NORMED,
+    ),
+    "registers": TinyTimm(
+        "vit_small_patch14_reg4_dinov2",
+        28,
+        {"img_size": 28, "depth": 2, "embed_dim": 48},
+        {"tokens": (9, 48, 3)},
+        _NORMED,
+    ),
+    # Rotary positions, and its norm stands after the pooling.
+    "eva": TinyTimm(
+        "eva02_tiny_patch14_224",
+        28,
+        {"img_size": 28, "depth": 2},
+        {"tokens": (5, 192, 3)},
+        [None] * 3,
+    ),
+    # Averages its patches, and only then applies its norm.
+    "no prefix tokens": TinyTimm(
+        "vit_tiny_patch16_224",
+        32,
+        {"img_size": 32, "depth": 2, "class_token": False, "global_pool": "avg"},
+        {"tokens": (4, 192, 3)},
+        [None] * 3,
+    ),
+    # Its class token joins after the last block.
+    "late class token": TinyTimm(
+        "xcit_nano_12_p16_224",
+        32,
+        {"img_size": 32, "depth": 2},
+        {"tokens": (4, 128, 3), "output": (5, 128, 1)},
+        [False, False, False, True],
+    ),
+    "swin": TinyTimm(
+        "swin_tiny_patch4_window7_224",
+        56,
+        {"img_size": 56, "embed_dim": 12, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2)},
+        {
+            "stage1": (196, 12, 1),
+            "stage2": (49, 24, 1),
+            "stage3": (16, 48, 1),
+            "stage4": (4, 96, 1),
+        },
+        [False, False, False, True],
+    ),
+    "convnext": TinyTimm(
+        "convnext_atto",
+        64,
+        {"dims": (8, 16, 24, 32)},
+        {
+            "stage1": (256, 8, 1),
+            "stage2": (64, 16, 1),
+            "stage3": (16, 24, 1),
+            "stage4": (4, 32, 1),
+        },
+        [None] * 4,
+    ),
+    "resnet": TinyTimm(
+        "resnet18",
+        64,
+        {"channels": (8, 16, 24, 32)},
+        {
+            "stage1": (256, 8, 1),
+            "stage2": (64, 16, 1),
+            "stage3": (16, 24, 1),
+            "stage4": (4, 32, 1),
+        },
+        [None] * 4,
+    ),
+    # A convolution widens its last map, which then is a stream of its own.
+    "mobilenet": TinyTimm(
+        "mobilenetv2_035",
+        64,
+        {"pad_type": "same"},
+        {
+            "stage1": (256, 8, 1),
+            "stage2": (64, 16, 1),
+            "stage3": (16, 32, 1),
+            "stage4": (4, 112, 1),
+            "stage5": (4, 1280, 1),
+        },
+        [None] * 5,
+    ),
+    "regnet": TinyTimm(
+        "regnetx_002",
+        64,
+        {},
+        {
+            "stage1": (256, 24, 1),
+            "stage2": (64, 56, 1),
+            "stage3": (16, 152, 1),
+            "stage4": (4, 368, 1),
+        },
+        [None] * 4,
+    ),
+}
+
+
+def save_tiny_timm(folder: Path, kind: str) -> Path:
+    """Save a random model of `TIMM` in timm's own format.
+
+    Its transform cuts a bicubic centre out, which no transform does that is taken by default.
+    """
+    import timm
+    from timm.models import save_for_hf
+
+    made = TIMM[kind]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        model = timm.create_model(made.architecture, num_classes=5, **made.options).eval()
+        for tensor in model.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.add_(torch.rand_like(tensor) * 0.1)
+    settings = {
+        "input_size": (3, made.image_size, made.image_size),
+        "crop_pct": 0.8,
+        "interpolation": "bicubic",
+        "mean": (0.5, 0.4, 0.3),
+        "std": (0.2, 0.3, 0.4),
+        "tag": "tiny",
+    }
+    save_for_hf(
+        model,
+        str(folder),
+        model_config={"pretrained_cfg": settings},
+        model_args={**made.options, "num_classes": 5},
+        data_config=settings,
+        safe_serialization=True,
+    )
+    return folder

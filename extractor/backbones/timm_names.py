@@ -24,7 +24,8 @@ def with_tag(hub_id: str) -> str:
 
     settings = timm.get_pretrained_cfg(architecture) if timm.is_model(architecture) else None
     if settings is None or not settings.tag:
-        close = difflib.get_close_matches(architecture, timm.list_models(pretrained=True), n=1)
+        names = {name.partition(".")[0] for name in timm.list_models(pretrained=True)}
+        close = difflib.get_close_matches(architecture, sorted(names), n=1)
         meant = f"Did you mean {_OWNER + close[0]!r}?" if close else "See `timm.list_models()`."
         raise UnknownBackboneError(
             f"{hub_id}: timm {timm.__version__} has no pretrained model of this name. {meant}"
