@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cache_schema import FeatureBatch, StreamSpec
 
+from .sources import Batch
 from .tasks import Moment, Task
 
 
@@ -32,13 +33,17 @@ class Cause:
 def find_cause(
     model: nn.Module,
     task: Task,
-    batch: FeatureBatch,
-    streams: Sequence[StreamSpec],
+    batch: Batch,
+    sides: Sequence[Sequence[StreamSpec]],
     moment: Moment,
 ) -> Cause:
     """Look at inputs, then weights, then every module's output, then gradients."""
-    for found in _bad_inputs(batch, streams):
-        return Cause(found, is_input=True)
+    for part, streams in zip(batch.sides, sides, strict=True):
+        for found in _bad_inputs(part, streams):
+            return Cause(found, is_input=True)
+    for name, target in batch.targets.items():
+        if not _is_finite(target):
+            return Cause(f"target {name!r} is not finite", is_input=True)
     advice = "Lower the learning rate (--lr), or raise schedule.warmup."
     for name, parameter in model.named_parameters():
         if not _is_finite(parameter):
@@ -68,13 +73,10 @@ def _bad_inputs(batch: FeatureBatch, streams: Sequence[StreamSpec]) -> Iterator[
                     f"sample {int(sample)}. Run `unipt verify` on the cache; if it is intact, use "
                     "--precision bfloat16 or float32"
                 )
-    for name, target in batch.targets.items():
-        if not _is_finite(target):
-            yield f"target {name!r} is not finite"
 
 
 def _first_bad_output(
-    model: nn.Module, task: Task, batch: FeatureBatch, moment: Moment
+    model: nn.Module, task: Task, batch: Batch, moment: Moment
 ) -> tuple[str | None, Tensor]:
     """The first module in the order of computation whose output is not finite, and the loss."""
     found: list[str] = []

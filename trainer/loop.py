@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from cache_schema import FeatureBatch, Meter, Progress, StreamSpec
+from cache_schema import Meter, Progress, StreamSpec
 
 from .checkpoint import Checkpoint, save_checkpoint
 from .config import FitConfig
@@ -25,10 +25,11 @@ from .evaluation import measure
 from .interrupts import StopSignals
 from .loader import BatchLoader
 from .log import RunLog
-from .order import batch_bounds, epoch_order, num_batches, rank_part, step_seed
+from .order import batch_bounds, draw_views, epoch_order, num_batches, rank_part, step_seed
 from .processes import agree_on_cause, any_process, on_main
 from .run_folder import RunFolder
 from .schedule import rate_factor
+from .sources import Batch
 from .tasks import Moment
 from .trial import Trial
 
@@ -55,7 +56,7 @@ class TrainingLoop:
         *,
         folder: RunFolder,
         origin: dict[str, Any],
-        streams: Sequence[StreamSpec],
+        streams: Sequence[Sequence[StreamSpec]],
         progress: Progress,
     ) -> None:
         self.step = 0
@@ -140,7 +141,7 @@ class TrainingLoop:
                 if config.checkpoint_every_steps and self.step % config.checkpoint_every_steps == 0:
                     self._save()
 
-    def _train_batch(self, batch: FeatureBatch, number: int) -> bool:
+    def _train_batch(self, batch: Batch, number: int) -> bool:
         """Gradients of an epoch's batch; an update of every learning rate if it ends a step."""
         config, moment = self._config, self._moment(self.step)
         start = number // config.accumulate * self._step_samples
@@ -156,7 +157,7 @@ class TrainingLoop:
             self._update(batch, ends_epoch=ends_epoch)
         return ends_step
 
-    def _update(self, batch: FeatureBatch, *, ends_epoch: bool) -> None:
+    def _update(self, batch: Batch, *, ends_epoch: bool) -> None:
         """One update of every learning rate; `batch` is the step's last one."""
         config = self._config
         factor = rate_factor(config.schedule, self.step, self._num_steps, self._epoch_steps)
@@ -169,7 +170,7 @@ class TrainingLoop:
         if self.step % max(1, self._num_steps // _LOGGED_STEPS) == 0:
             self._log.training(self.step, self.epochs_done + 1, self._active(), factor)
 
-    def _stop_if_not_finite(self, trial: Trial, batch: FeatureBatch) -> None:
+    def _stop_if_not_finite(self, trial: Trial, batch: Batch) -> None:
         """Stop a learning rate whose gradients are not finite; the run, if it was the last."""
         steps_ago = trial.first_bad_step()
         if steps_ago is None:
@@ -190,7 +191,7 @@ class TrainingLoop:
             raise NonFiniteLossError(message)
         self._progress.say(f"{message} The other learning rates go on.")
 
-    def _reload(self, step: int) -> Iterator[FeatureBatch]:
+    def _reload(self, step: int) -> Iterator[Batch]:
         """The batches of a step of this epoch, once more."""
         start = step % self._epoch_steps * self._step_samples
         samples = self._samples_of_epoch()[start : start + self._step_samples]
@@ -251,5 +252,9 @@ class TrainingLoop:
             rank=self._rank,
             world_size=self._world_size,
         )
-        samples: np.ndarray = self._data.train[order]
-        return samples
+        return draw_views(
+            self._data.train[order],
+            self._data.views,
+            seed=self._config.seed,
+            epoch=self.epochs_done,
+        )

@@ -15,11 +15,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from cache_schema import FeatureBatch
-
 from .config import OptimizerConfig
 from .optim import WeightAverage
 from .optimizer import freeze_parameters, make_optimizer
+from .sources import Batch
 from .tasks import Moment, Task
 
 
@@ -79,7 +78,7 @@ class Trial:
 
     def backward(
         self,
-        batch: FeatureBatch,
+        batch: Batch,
         task: Task,
         moment: Moment,
         *,
