@@ -9,11 +9,14 @@ import typer
 from . import completion
 from .console import Terminal
 from .options import (
+    ImageColumn,
     Json,
+    MediaRoot,
     OnError,
     Quiet,
     TextColumn,
     TextPairColumn,
+    VideoColumn,
 )
 from .wording import bytes_text, duration_text
 
@@ -35,8 +38,8 @@ def extract(
         list[str],
         typer.Option(
             metavar="PATH",
-            help="csv, tsv, jsonl or parquet file, folder, hub data set, or SPLIT=PATH; "
-            "repeatable.",
+            help="csv, tsv, jsonl or parquet file, folder (also of images or videos), hub data "
+            "set, FORMAT:FOLDER, or SPLIT=PATH; repeatable.",
             show_default=False,
         ),
     ],
@@ -48,13 +51,40 @@ def extract(
         list[str] | None,
         typer.Option(metavar="NAME", help="Splits to extract; all if not given; repeatable."),
     ] = None,
+    modality: Annotated[
+        Literal["auto", "text", "image", "image+text"],
+        typer.Option(help="What to read, where the backbone could read several things."),
+    ] = "auto",
     text_column: TextColumn = None,
     text_pair_column: TextPairColumn = None,
+    image_column: ImageColumn = None,
+    video_column: VideoColumn = None,
+    frames: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Read videos, this many frames of each."),
+    ] = None,
+    image_size: Annotated[
+        str | None,
+        typer.Option(metavar="N|HxW", help="Pixels; the model's own size if not given."),
+    ] = None,
+    media_root: MediaRoot = None,
+    views: Annotated[
+        int,
+        typer.Option(
+            metavar="K", min=1, help="Samples of each training row: as it is, and augmented views."
+        ),
+    ] = 1,
     target: Annotated[
         list[str] | None,
         typer.Option(
             metavar="COLUMN",
             help="Column to store as a target; guessed where unambiguous; repeatable.",
+        ),
+    ] = None,
+    key: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN", help="Column of names that joins this cache to another; repeatable."
         ),
     ] = None,
     cache: Annotated[
@@ -118,9 +148,17 @@ def extract(
             "revision": revision,
             "data": data,
             "splits": split or (),
+            "modality": modality,
             "text_column": text_column,
             "text_pair_column": text_pair_column,
+            "image_column": image_column,
+            "video_column": video_column,
+            "frames": frames,
+            "image_size": _image_size(image_size),
+            "media_root": media_root,
+            "views": views,
             "targets": target or (),
+            "keys": key or (),
             "cache": cache,
             "layers": _layers(layers),
             "precision": precision,
@@ -151,6 +189,8 @@ def _extract(config: ExtractConfig, terminal: Terminal) -> None:
 def summary(report: ExtractionReport) -> str:
     """What an extraction did, in one line."""
     size = f"{report.num_samples:,} samples, {bytes_text(report.num_bytes)}"
+    if report.num_unreadable:
+        size += f", {report.num_unreadable:,} of them unreadable and without hidden states"
     if report.was_finished:
         return f"{report.cache}: already complete ({size}), nothing to do"
     written = f"{report.num_written:,} written in {duration_text(report.seconds)}"
@@ -167,6 +207,7 @@ def _estimate(config: ExtractConfig, terminal: Terminal) -> None:
         ("samples", f"{found.num_samples:,} ({found.num_tokens:,} tokens)"),
         ("cut", f"{found.num_truncated:,} texts that are too long" if found.num_truncated else ""),
         ("left out", f"{found.num_skipped:,} rows" if found.num_skipped else ""),
+        ("unreadable", f"{found.num_unreadable:,} samples" if found.num_unreadable else ""),
         ("shards", f"{found.num_shards:,}, of which {found.num_missing_shards:,} are missing"),
         ("bytes", f"{found.num_bytes:,} ({bytes_text(found.num_bytes)})"),
         ("to write", bytes_text(found.missing_bytes)),
@@ -174,6 +215,13 @@ def _estimate(config: ExtractConfig, terminal: Terminal) -> None:
         ("time", f"about {duration_text(found.seconds)}"),
     ]
     terminal.result("\n".join(f"{k:<10} {v}" for k, v in lines if v), found.as_dict())
+
+
+def _image_size(text: str | None) -> str | int | list[int] | None:
+    sides = [] if text is None else text.lower().split("x")
+    if not sides or len(sides) > 2 or not all(side.isdecimal() for side in sides):
+        return text
+    return int(sides[0]) if len(sides) == 1 else [int(side) for side in sides]
 
 
 def _layers(text: str) -> str | list[int]:

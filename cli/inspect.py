@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from cache_schema import Manifest
 
 SHOWN_CLASSES = 6
+SHOWN_UNREADABLE = 20
 SHOWN_OPTIONS = ("max_length", "precision")
 
 
@@ -42,6 +43,8 @@ def describe(path: str) -> dict[str, Any]:
         "finished_shards": 0,
         "bytes": 0,
         "tokens": {stream.name: 0 for stream in manifest.streams},
+        "num_unreadable": 0,
+        "unreadable": [],
     }
     try:
         cache = FeatureCache.open(path, allow_partial=True)
@@ -50,6 +53,10 @@ def describe(path: str) -> dict[str, Any]:
     else:
         facts["finished_shards"] = len(cache.receipts)
         facts["bytes"] = sum(receipt.num_bytes for receipt in cache.receipts.values())
+        facts["num_unreadable"] = len(cache.unreadable)
+        facts["unreadable"] = [
+            found.model_dump(mode="json") for found in cache.unreadable[:SHOWN_UNREADABLE]
+        ]
         facts["tokens"] = {s.name: int(cache.lengths(s.name).sum()) for s in manifest.streams}
     facts |= manifest.model_dump(mode="json", exclude={"shard_starts"})
     facts["fingerprint"] = manifest.identity.fingerprint
@@ -103,6 +110,7 @@ def _page(facts: dict[str, Any]) -> str:
         ("", chosen),
         ("samples", f"{facts['num_samples']:,} ({splits})"),
         ("skipped", f"{facts['num_skipped']:,} rows of the data" if facts["num_skipped"] else ""),
+        *_unreadable(facts),
         ("rows", tokens),
         ("size", f"{bytes_text(facts['bytes'])} as {facts['encoding']}, {facts['shards']} shards"),
         *(("target", _target(target)) for target in facts["targets"]),
@@ -119,6 +127,16 @@ def _page(facts: dict[str, Any]) -> str:
         for row in facts["layers"]
     ]
     return f"{head}\n\n{table(header, rows)}"
+
+
+def _unreadable(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """How many samples have no hidden states, and the reasons of the first ones."""
+    if not facts["num_unreadable"]:
+        return []
+    lines = [("unreadable", f"{facts['num_unreadable']:,} samples without hidden states:")]
+    lines += [("", f"row {found['row']}: {found['reason']}") for found in facts["unreadable"]]
+    more = facts["num_unreadable"] - len(facts["unreadable"])
+    return [*lines, ("", f"and {more:,} more")] if more else lines
 
 
 def _target(target: dict[str, Any]) -> str:

@@ -22,6 +22,18 @@ TextPairColumn = Annotated[
     str | None,
     typer.Option(metavar="COLUMN", help="Column with a second text, read as a pair."),
 ]
+ImageColumn = Annotated[
+    str | None,
+    typer.Option(metavar="COLUMN", help="Column with images or their paths; guessed likewise."),
+]
+VideoColumn = Annotated[
+    str | None,
+    typer.Option(metavar="COLUMN", help="Column with paths of videos, or lists of frames."),
+]
+MediaRoot = Annotated[
+    str | None,
+    typer.Option(metavar="FOLDER", help="Folder of relative paths; that of the data file."),
+]
 OnError = Annotated[
     Literal["fail", "skip"],
     typer.Option(help="What an unusable row does: stop, or be left out."),

@@ -1,14 +1,17 @@
 """Samples in, hidden states of a frozen backbone out, into a cache."""
 
+from .augmentation import Augmentation
 from .backbones import ALIASES, BackboneConfig, load_backbone, resolve_backbone
 from .config import ExtractConfig
 from .errors import HiddenStateError
 from .inputs import DataConfig, open_data
 from .report import ExtractionEstimate, ExtractionReport
+from .roles import roles_read
 from .run import default_cache_path, estimate, extract, repair
 
 __all__ = [
     "ALIASES",
+    "Augmentation",
     "BackboneConfig",
     "DataConfig",
     "ExtractConfig",
@@ -22,4 +25,5 @@ __all__ = [
     "open_data",
     "repair",
     "resolve_backbone",
+    "roles_read",
 ]

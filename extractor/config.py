@@ -8,8 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cache_schema import EncodingName
 
+from .augmentation import Augmentation
 from .backbones import BackboneConfig, Modality, Precision
 from .inputs import DataConfig
+from .roles import roles_read
 
 SHARD_BYTES = 128 * 2**20  # large enough for full disk bandwidth, small enough to redo in seconds
 
@@ -36,9 +38,23 @@ class ExtractConfig(BaseModel):
         ge=1,
         description="samples of each training row: as it is, and augmented views of it",
     )
+    augmentation: Augmentation = Field(
+        default=Augmentation(), description="what augmented views change"
+    )
+    image_size: int | tuple[int, int] | None = Field(
+        default=None, description="pixels, or height and width; null for the model's own"
+    )
     text_column: str | None = Field(default=None, description="guessed where unambiguous")
     text_pair_column: str | None = Field(default=None, description="second text of a pair")
+    image_column: str | None = Field(default=None, description="guessed where unambiguous")
+    video_column: str | None = Field(default=None, description="guessed where unambiguous")
+    media_root: str | None = Field(
+        default=None, description="folder of relative paths; null for that of the data file"
+    )
     targets: tuple[str, ...] = Field(default=(), description="columns to store as targets")
+    keys: tuple[str, ...] = Field(
+        default=(), description="columns of names to store, which join one cache to another"
+    )
     cache: str | None = Field(default=None, description="where to; null for a speaking name")
     layers: Literal["all"] | tuple[int, ...] = Field(
         default="all", description="layers to store; the last one is always included"
@@ -67,6 +83,7 @@ class ExtractConfig(BaseModel):
             layers=self.layers,
             modality=self.modality,
             frames=self.frames,
+            image_size=self.image_size,
             max_length=self.max_length,
             precision=self.precision,
             trust_remote_code=self.trust_remote_code,
@@ -74,12 +91,21 @@ class ExtractConfig(BaseModel):
 
     @property
     def data_config(self) -> DataConfig:
-        """The data's share."""
+        """The data's share; what is read of it is told by the backbone's config.json.
+
+        Raises:
+            BackboneError: There is no such backbone, or it could read several things.
+        """
         return DataConfig(
             data=self.data,
+            reads=roles_read(self.backbone_config),
             splits=self.splits,
             text_column=self.text_column,
             text_pair_column=self.text_pair_column,
+            image_column=self.image_column,
+            video_column=self.video_column,
+            media_root=self.media_root,
             targets=self.targets,
+            keys=self.keys,
             on_error=self.on_error,
         )

@@ -169,10 +169,10 @@ def probe_seconds(
 
 
 def _identity(config: ExtractConfig, backbone: Backbone, samples: NumberedSamples) -> Identity:
-    return Identity(
-        features={**backbone.identity, "encoding": config.encoding},
-        data={**samples.source.identity, "views": samples.num_views},
-    )
+    data = {**samples.source.identity, "views": samples.num_views}
+    if samples.num_views > 1:
+        data["augmentation"] = samples.augmentation.model_dump()
+    return Identity(features={**backbone.identity, "encoding": config.encoding}, data=data)
 
 
 def _shard_starts(

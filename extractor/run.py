@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,7 +18,6 @@ from cache_schema import (
     Progress,
     SilentProgress,
     StorageError,
-    UnreadableSample,
     drop_bad_shards,
     encoding,
     finished_shards,
@@ -32,8 +30,9 @@ from cache_schema import (
 from .backbones import load_backbone, resolve_backbone
 from .config import ExtractConfig
 from .errors import HiddenStateError
-from .inputs import BadRowError, data_stamp, open_data
+from .inputs import DataError, data_stamp, open_data
 from .report import ExtractionEstimate, ExtractionReport
+from .unreadable import count_unreadable, refuse_unreadable
 
 if TYPE_CHECKING:
     from .backbones.base import Backbone
@@ -91,7 +90,7 @@ def extract(config: ExtractConfig, progress: Progress | None = None) -> Extracti
         num_shards=plan.manifest.num_shards,
         num_bytes=plan.num_bytes,
         num_skipped=len(samples.source.skipped),
-        num_unreadable=_num_unreadable(path, plan.manifest),
+        num_unreadable=count_unreadable(path, plan.manifest, reports),
         num_truncated=plan.num_truncated,
         seconds=time.perf_counter() - started,
     )
@@ -160,7 +159,8 @@ def request_of(config: ExtractConfig) -> dict[str, JsonValue]:
     """What was asked for, with the size and time of change of every file it depends on."""
     # Absolute paths, so that `unipt repair` finds the data from any folder.
     data = tuple(_absolute(entry) for entry in config.data)
-    settings = config.model_copy(update={"data": data}).model_dump(
+    media_root = None if config.media_root is None else _absolute(config.media_root)
+    settings = config.model_copy(update={"data": data, "media_root": media_root}).model_dump(
         mode="json", exclude={"cache", "device", "batch_size"}
     )
     return {
@@ -209,10 +209,18 @@ def _prepare(
     source = open_data(config.data_config)
     for note in source.notes:
         reports.say(note)
+    if config.views > 1 and "train" not in source.splits:
+        raise DataError(
+            f"--views: only the split 'train' gets augmented views, the data has "
+            f"{[*source.splits]!r}. Leave --views out, or name the split: train=PATH."
+        )
+    if source.media is not None:
+        with reports.meter("check", len(source.media.paths), "files") as meter:
+            source.media.read(meter.advance)
     backbone = load_backbone(config.backbone_config, config.device)
-    samples = NumberedSamples(source, config.views)
+    samples = NumberedSamples(source, config.views, config.augmentation)
     plan = make_plan(config, backbone, samples, path, request, reports)
-    _refuse_unreadable(config, plan.failures)
+    refuse_unreadable(config.on_error, plan.manifest, plan.failures)
     if plan.num_truncated:
         reports.say(
             f"{plan.num_truncated:,} of {plan.manifest.num_samples:,} texts are longer than "
@@ -221,22 +229,6 @@ def _prepare(
     if source.skipped:
         reports.say(f"rows that cannot be used and are left out: {len(source.skipped):,}")
     return backbone, samples, plan
-
-
-def _refuse_unreadable(config: ExtractConfig, found: Sequence[UnreadableSample]) -> None:
-    if not found or config.on_error == "skip":
-        return
-    more = f" ({len(found) - 1:,} more rows are like it)" if len(found) > 1 else ""
-    raise BadRowError(
-        f"--data: row {found[0].row} (the first row is 0): {found[0].reason}{more}. "
-        "Correct it, or leave such rows without hidden states with --on-error skip."
-    )
-
-
-def _num_unreadable(path: str, manifest: Manifest) -> int:
-    storage = open_storage(path)
-    receipts = (read_receipt(storage, shard) for shard in range(manifest.num_shards))
-    return sum(len(receipt.unreadable) for receipt in receipts if receipt)
 
 
 def _missing(path: str, manifest: Manifest) -> list[int]:
@@ -300,7 +292,7 @@ def _read_shard(
     prepared = backbone.prepare(samples.read(numbers))
     ids = samples.ids(numbers)
     failures = unreadable(numbers, ids, prepared.failures)
-    _refuse_unreadable(config, failures)
+    refuse_unreadable(config.on_error, manifest, failures)
     targets = {t.spec.name: samples.target(t, numbers) for t in samples.source.targets}
     return ShardInputs(shard, ids, samples.views(numbers), prepared, targets, failures)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from cache_schema import Ragged, SplitSpec
 
+from .augmentation import Augmentation
 from .inputs.source import SampleSource
 from .inputs.targets import TargetData
 
@@ -22,10 +23,12 @@ class NumberedSamples:
     Attributes:
         source: The rows.
         num_views: 1: as they are; else also `num_views - 1` augmented views of each.
+        augmentation: What those change.
     """
 
     source: SampleSource
     num_views: int = 1
+    augmentation: Augmentation = field(default_factory=Augmentation)
 
     @property
     def splits(self) -> tuple[SplitSpec, ...]:
@@ -43,11 +46,13 @@ class NumberedSamples:
         return self.splits[-1].stop
 
     def read(self, samples: range) -> Sequence[Mapping[str, object]]:
-        """Some samples of one split by role, each with its `view`."""
+        """Some samples of one split by role, each with its `view`, and what that may change."""
         split, first, views = self._place(samples)
         stop = first + len(samples)
         rows = self.source.samples(split, first // views, -(-stop // views))
-        numbered = [{**row, "view": view} for row in rows for view in range(views)]
+        changes: list[dict[str, object]] = [{"view": 0}]
+        changes += [{"view": v, "augmentation": self.augmentation} for v in range(1, views)]
+        numbered = [{**row, **change} for row in rows for change in changes]
         skipped = first % views
         return numbered[skipped : skipped + len(samples)]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .config import DataConfig, OnError
+from .config import DataConfig, OnError, Role
 from .errors import BadRowError, DataError, DataNotFoundError, MissingColumnError
 from .locate import BUILTIN, data_stamp
 
@@ -24,17 +24,18 @@ __all__ = [
     "DataNotFoundError",
     "MissingColumnError",
     "OnError",
+    "Role",
     "data_stamp",
     "open_data",
 ]
 
 
 def open_data(config: DataConfig) -> SampleSource:
-    """Open a data set: choose its columns, check every text, read targets, fingerprint the rows.
+    """Open a data set: choose its columns, check every row, read targets, fingerprint the rows.
 
     Raises:
         DataError: The data is not there, cannot be read, lacks a column or a split, or has a row
-            without a text while `on_error` is `fail`.
+            without a usable input while `on_error` is `fail`.
     """
     from .opening import open_data as open_now
 
