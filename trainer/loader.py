@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 import numpy as np
 import torch
 
+from .device import dtype_on_arrival
 from .order import batch_bounds
 from .sources import Batch, Source
 from .tasks import TargetReader
@@ -43,8 +44,8 @@ class BatchLoader:
         """One batch, at once."""
         host = self._source.gather(samples, pin_memory=self._device.type == "cuda")
         batch: Batch = replace(host, targets=self._read_targets(samples))
-        # Cast once here, after the transfer, and not once per learning rate.
-        return batch.to(self._device, dtype=self._dtype, non_blocking=True)
+        dtype = dtype_on_arrival(self._device, self._dtype)
+        return batch.to(self._device, dtype=dtype, non_blocking=True)
 
     def batches(
         self, samples: np.ndarray, batch_size: int, *, first_batch: int = 0

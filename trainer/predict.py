@@ -22,7 +22,7 @@ from cache_schema import (
 )
 
 from .config import DeviceName, FitConfig, PrecisionName
-from .device import autocast, resolve_device, resolve_precision
+from .device import autocast, dtype_on_arrival, resolve_device, resolve_precision
 from .durable import write_text_durably
 from .errors import RunFolderError
 from .evaluation import measure
@@ -82,7 +82,8 @@ class TrainedRun:
 
     def forward(self, batch: Batch) -> Output:
         """Output of the task for a batch on any device, in float32."""
-        placed = batch.to(self.device, dtype=self.dtype, non_blocking=True)
+        dtype = dtype_on_arrival(self.device, self.dtype)
+        placed = batch.to(self.device, dtype=dtype, non_blocking=True)
         with torch.no_grad(), autocast(self.device, self.dtype):
             return _in_float32(self.model(placed))
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .base import compute_dtype
+from .frozen_linear import FrozenLayersLinear
 
 NormName = Literal["layer", "batch", "none"]
 LAYER_NORM_EPS = 1e-5
@@ -99,8 +100,22 @@ class PerLayerLinear(nn.Module):
         """
         if self.positions != tuple(range(values_NLD.shape[1])):
             values_NLD = values_NLD[:, self._picked]
-        by_layer = values_NLD.is_cpu and not torch.compiler.is_compiling()
-        return self._by_layer(values_NLD) if by_layer else self._at_once(values_NLD)
+        if not values_NLD.is_cpu or torch.compiler.is_compiling():
+            return self._at_once(values_NLD)
+        # Maps are read before they are reduced: then these are not the frozen states themselves.
+        if values_NLD.requires_grad or compute_dtype(self.weight) != self.weight.dtype:
+            return self._by_layer(values_NLD)
+        has_norm = self.norm.kind == "layer"
+        rows_NGR: Tensor = FrozenLayersLinear.apply(
+            values_NLD,
+            self.weight,
+            self.bias,
+            self.norm.weight if has_norm else None,
+            self.norm.bias if has_norm else None,
+            self.activate,
+            LAYER_NORM_EPS,
+        )
+        return rows_NGR if has_norm else self.norm(rows_NGR)
 
     def _input(self, values: Tensor) -> Tensor:
         values = values.to(compute_dtype(self.weight))
