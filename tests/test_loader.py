@@ -13,6 +13,7 @@ from small_caches import states_of
 from training_caches import label_cache, tags_cache
 
 from cache_schema import CorruptCacheError, FeatureCache
+from trainer.device import dtype_on_arrival
 from trainer.loader import BatchLoader, Prefetcher
 from trainer.tasks import ClassificationConfig
 
@@ -65,13 +66,18 @@ def test_a_late_start_gives_the_rest_of_the_epoch(tmp_path):
         assert list(batches) == []
 
 
-def test_hidden_states_arrive_in_the_dtype_of_the_computation(tmp_path):
+def test_on_a_cpu_hidden_states_stay_as_they_are_stored(tmp_path):
+    """Networks cast them layer by layer; a second copy of every batch would cost time and room."""
     cache = label_cache(tmp_path / "cache", encoding="float16")
 
     batch = loader_of(cache, dtype=torch.bfloat16).load(np.array([3, 1]))
 
-    assert batch.streams["tokens"].values.dtype == torch.bfloat16
+    assert batch.streams["tokens"].values.dtype == torch.float16
     assert batch.targets["label"].dtype == torch.int64
+
+
+def test_elsewhere_hidden_states_are_cast_when_they_arrive():
+    assert dtype_on_arrival(torch.device("cuda"), torch.bfloat16) == torch.bfloat16
 
 
 def test_several_labels_become_one_column_per_class(tmp_path):
