@@ -127,7 +127,7 @@ def _follow(model: type[BaseModel], path: Sequence[str | int]) -> tuple[list[str
     for part in path:
         kind = _bare(kind)
         if get_origin(kind) in (Union, types.UnionType):
-            kind = next((m for m in get_args(kind) if _is_named(_bare(m), str(part))), None)
+            kind = next((m for m in map(_plain, get_args(kind)) if _is_named(m, str(part))), None)
             continue
         keys.append(part)
         holder = kind
@@ -135,10 +135,16 @@ def _follow(model: type[BaseModel], path: Sequence[str | int]) -> tuple[list[str
     return keys, holder
 
 
-def _bare(kind: Any) -> Any:
-    """The type without `Annotated`, without `| None` and without a root model around it."""
+def _plain(kind: Any) -> Any:
+    """The type without `Annotated`."""
     while get_origin(kind) is Annotated:
         kind = get_args(kind)[0]
+    return kind
+
+
+def _bare(kind: Any) -> Any:
+    """The type without `Annotated`, without `| None` and without a root model around it."""
+    kind = _plain(kind)
     if isinstance(kind, type) and issubclass(kind, RootModel):
         return _bare(kind.model_fields["root"].annotation)
     if get_origin(kind) in (Union, types.UnionType):

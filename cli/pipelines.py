@@ -2,24 +2,28 @@
 
 NAME:
   description: one line for `unipt run --list`
-  runs: folder of the run folders
-  extract: {...}              fields of extractor.ExtractConfig
-  fit: {RUN: {...}, ...}      fields of trainer.FitConfig, one run folder each
+  extends: another pipeline, whose keys count where they are not given here
+  runs: folder of the run folders; runs/NAME if not given
+  data: {format: FORMAT, root: FOLDER}
+  extract: {...}              fields of extractor.ExtractConfig, or {STAGE: {...}, ...}
+  fit: {RUN: {...}, ...}      fields of trainer.FitConfig, one run folder each, and `caches`
   evaluate: {splits: [...]}   every run on each split
-  predict: {run: RUN, texts: [...]}
+  predict: {run: RUN, ...}
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     RootModel,
+    Tag,
     field_validator,
     model_validator,
 )
@@ -28,6 +32,7 @@ from extractor import ExtractConfig
 from trainer import FitConfig
 
 from .documents import SettingsError, apply_settings, nearest, parse, read_yaml
+from .inheritance import ONE_STAGE, complete, expand, is_one_stage
 
 
 class Document(BaseModel):
@@ -45,6 +50,31 @@ class ExtractStage(ExtractConfig):
         return (value,) if isinstance(value, str) else value
 
 
+class FitStage(FitConfig):
+    """A run, and the caches that it reads."""
+
+    caches: tuple[str, ...] = Field(
+        (), description="names of extract stages, in the task's order; all of them if empty"
+    )
+
+    def config(self) -> FitConfig:
+        """The run's own settings."""
+        return FitConfig.model_validate(self.model_dump(exclude={"caches"}))
+
+
+class ExtractStages(RootModel[dict[str, ExtractStage]]):
+    """Several extractions, by name."""
+
+
+class DataStage(Document):
+    """The data of all extractions that do not name their own."""
+
+    format: str | None = Field(
+        None, description="of a data set of the paper (docs/data.md); null for any other data"
+    )
+    root: str = Field(min_length=1, description="its folder; without a format any --data")
+
+
 class EvaluateStage(Document):
     """Metrics of every run of the pipeline."""
 
@@ -60,22 +90,48 @@ class PredictStage(Document):
     texts: tuple[str, ...] = Field(min_length=1, description="what to predict")
 
 
+def _tag_of_extract(value: Any) -> str:
+    if isinstance(value, BaseModel):
+        return type(value).__name__
+    return ExtractStage.__name__ if is_one_stage(value) else ExtractStages.__name__
+
+
 class Pipeline(Document):
     """From data to trained and measured runs."""
 
     description: str = Field(description="what it shows, in one line")
     runs: str = Field(description="folder that the run folders are made in")
-    extract: ExtractStage
-    fit: dict[str, FitConfig] = Field(min_length=1, description="run folder's name to its settings")
+    data: DataStage | None = Field(None, description="of every stage that names none")
+    extract: Annotated[
+        Annotated[ExtractStage, Tag("ExtractStage")]
+        | Annotated[ExtractStages, Tag("ExtractStages")],
+        Discriminator(_tag_of_extract),
+    ] = Field(description="one extraction, or several by name")
+    fit: dict[str, FitStage] = Field(min_length=1, description="run folder's name to its settings")
     evaluate: EvaluateStage | None = None
     predict: PredictStage | None = None
 
+    @property
+    def stages(self) -> dict[str, ExtractStage]:
+        """Extractions by name, in order."""
+        one = self.extract
+        return one.root if isinstance(one, ExtractStages) else {ONE_STAGE: one}
+
     @model_validator(mode="after")
-    def _predicts_with_a_run(self) -> Pipeline:
+    def _names_what_is_there(self) -> Pipeline:
+        """A stage can only refer to one that is there."""
+        known = [*self.stages]
+        problems = [
+            f"fit.{run}.caches: found {name!r}, {nearest(name, known)}"
+            for run, settings in self.fit.items()
+            for name in settings.caches
+            if name not in known
+        ]
         if self.predict is not None and self.predict.run not in self.fit:
-            raise ValueError(
-                f"predict.run: found {self.predict.run!r}, {nearest(self.predict.run, [*self.fit])}"
-            )
+            found = self.predict.run
+            problems.append(f"predict.run: found {found!r}, {nearest(found, [*self.fit])}")
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
 
 
@@ -99,7 +155,7 @@ def load_pipelines(file: Path) -> dict[str, Pipeline]:
     Raises:
         SettingsError: Names every problem of the file with its path.
     """
-    return parse(PipelinesFile, _read(file), str(file)).root
+    return _parse(file, _read(file), {})
 
 
 def load_pipeline(file: Path, name: str, settings: Sequence[str] = ()) -> Pipeline:
@@ -113,12 +169,23 @@ def load_pipeline(file: Path, name: str, settings: Sequence[str] = ()) -> Pipeli
     Raises:
         SettingsError: There is no such pipeline, or the file or a setting is wrong.
     """
-    data = _read(file)
-    if name not in data:
-        raise SettingsError(str(file), [f"there is no pipeline {name!r}, {nearest(name, [*data])}"])
-    if isinstance(data[name], dict):
-        apply_settings(data[name], settings)
-    return parse(PipelinesFile, data, str(file)).root[name]
+    documents = _read(file)
+    if name not in documents:
+        known = nearest(name, [*documents])
+        raise SettingsError(str(file), [f"there is no pipeline {name!r}, {known}"])
+    asked = expand(name, documents, str(file))
+    if isinstance(asked, dict):
+        apply_settings(asked, settings)
+    return _parse(file, documents, {name: asked})[name]
+
+
+def _parse(
+    file: Path, documents: Mapping[str, Any], changed: Mapping[str, Any]
+) -> dict[str, Pipeline]:
+    """All pipelines of the file; `changed` ones instead of those of the same name."""
+    expanded = {name: expand(name, documents, str(file)) for name in documents}
+    data = {name: complete(name, found) for name, found in {**expanded, **changed}.items()}
+    return parse(PipelinesFile, data, str(file)).root
 
 
 def _read(file: Path) -> dict[str, Any]:

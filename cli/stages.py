@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 Metrics = dict[str, dict[str, float]]
 """Split to metric to value."""
+Caches = Sequence["FeatureCache"]
+"""Those that a run reads, in the task's order."""
 
 
 def run_pipeline(pipeline: Pipeline, terminal: Terminal) -> None:
@@ -30,13 +33,19 @@ def run_pipeline(pipeline: Pipeline, terminal: Terminal) -> None:
     Raises:
         UserError: A stage cannot run, or a run folder holds a run of other settings.
     """
-    extraction = extractor.extract(pipeline.extract, terminal)
-    terminal.say(summary(extraction))
-    cache = unipt.open_cache(extraction.cache)
-    reports = {name: _fit(pipeline, name, cache, terminal) for name in pipeline.fit}
-    metrics = {name: _evaluate(pipeline, name, cache, terminal) for name in pipeline.fit}
+    extractions = {}
+    for stage, settings in pipeline.stages.items():
+        extractions[stage] = extractor.extract(settings, terminal)
+        terminal.say(summary(extractions[stage]))
+    opened = {stage: unipt.open_cache(report.cache) for stage, report in extractions.items()}
+    caches = {
+        name: [opened[stage] for stage in settings.caches or opened]
+        for name, settings in pipeline.fit.items()
+    }
+    reports = {name: _fit(pipeline, name, caches[name], terminal) for name in pipeline.fit}
+    metrics = {name: _evaluate(pipeline, name, caches[name], terminal) for name in pipeline.fit}
     facts: dict[str, Any] = {
-        "extract": extraction.as_dict(),
+        "extract": {stage: report.as_dict() for stage, report in extractions.items()},
         "fit": {name: report.model_dump(mode="json") for name, report in reports.items()},
         "evaluate": metrics,
     }
@@ -55,15 +64,14 @@ def _folder(pipeline: Pipeline, name: str) -> Path:
     return Path(pipeline.runs) / name
 
 
-def _fit(
-    pipeline: Pipeline, name: str, cache: FeatureCache, terminal: Terminal
-) -> trainer.FitReport:
+def _fit(pipeline: Pipeline, name: str, caches: Caches, terminal: Terminal) -> trainer.FitReport:
     folder = _folder(pipeline, name)
     is_there = (folder / "config.json").is_file()
     if not is_there:
         terminal.say(f"{folder}: training {pipeline.fit[name].network.name}")
     try:
-        return trainer.fit(pipeline.fit[name], cache, folder, resume=is_there, progress=terminal)
+        config = pipeline.fit[name].config()
+        return trainer.fit(config, caches, folder, resume=is_there, progress=terminal)
     except trainer.CheckpointMismatchError as error:
         raise trainer.RunFolderError(
             f"{folder}: holds a run of other settings: {'; '.join(error.differences)}. "
@@ -71,30 +79,29 @@ def _fit(
         ) from error
 
 
-def _evaluate(pipeline: Pipeline, name: str, cache: FeatureCache, terminal: Terminal) -> Metrics:
+def _evaluate(pipeline: Pipeline, name: str, caches: Caches, terminal: Terminal) -> Metrics:
     if pipeline.evaluate is None:
         return {}
     trained_on = pipeline.fit[name].train_split
-    others = [split for split in cache.manifest.split_names if split != trained_on]
+    splits = [cache.manifest.split_names for cache in caches]
+    others = [s for s in splits[0] if s != trained_on and all(s in names for names in splits)]
     return {
-        split: _metrics_of(_folder(pipeline, name), cache, split, terminal)
+        split: _metrics_of(_folder(pipeline, name), caches, split, terminal)
         for split in pipeline.evaluate.splits or others
     }
 
 
-def _metrics_of(
-    folder: Path, cache: FeatureCache, split: str, terminal: Terminal
-) -> dict[str, float]:
+def _metrics_of(folder: Path, caches: Caches, split: str, terminal: Terminal) -> dict[str, float]:
     """Those written for these weights and this cache, or else fresh ones."""
     written = folder / f"metrics-{split}.json"
     weights = folder / "model.safetensors"
     if written.is_file() and written.stat().st_mtime >= weights.stat().st_mtime:
         document = json.loads(written.read_text())
-        if document["fingerprint"] == cache.fingerprint:
+        if document["fingerprint"] == "+".join(dict.fromkeys(c.fingerprint for c in caches)):
             terminal.say(f"{written}: evaluated already")
             # JSON has no NaN (a correlation of constant predictions): null stands for it.
             return {k: math.nan if v is None else v for k, v in document["metrics"].items()}
-    return unipt.evaluate(folder, cache, split, progress=terminal)
+    return trainer.evaluate(folder, caches, split, progress=terminal)
 
 
 def _comparison(reports: dict[str, trainer.FitReport], metrics: dict[str, Metrics]) -> str:
