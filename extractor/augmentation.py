@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+# Raised whenever the same settings begin to give other views.
+VERSION = 1
 
 
 class Augmentation(BaseModel):
@@ -24,3 +27,8 @@ class Augmentation(BaseModel):
     words: float = Field(
         default=0.2, ge=0, le=1, description="share of words masked, replaced or removed"
     )
+
+    @property
+    def identity(self) -> dict[str, JsonValue]:
+        """For a cache's fingerprint."""
+        return {**self.model_dump(), "version": VERSION}

@@ -171,7 +171,7 @@ def probe_seconds(
 def _identity(config: ExtractConfig, backbone: Backbone, samples: NumberedSamples) -> Identity:
     data = {**samples.source.identity, "views": samples.num_views}
     if samples.num_views > 1:
-        data["augmentation"] = samples.augmentation.model_dump()
+        data["augmentation"] = samples.augmentation.identity
     return Identity(features={**backbone.identity, "encoding": config.encoding}, data=data)
 
 

@@ -12,6 +12,7 @@ from cache_schema import Ragged
 
 from .base import Sample
 from .errors import BackboneError, UnsupportedBackboneError
+from .word_views import WordViews
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -59,18 +60,30 @@ class TextTokenizer:
         self._backend.enable_truncation(
             max_length, strategy="longest_first", direction=tokenizer.truncation_side
         )
+        self._views = WordViews(tokenizer, self._backend)
 
     def tokenize(self, samples: Sequence[Sample]) -> Tokens:
         """Tokenise samples with a `text` and, in all of them or none, a `text_pair`.
 
+        Samples with a `view` above 0 have words of their first text masked, replaced or removed.
+
         Raises:
             BackboneError: A sample has no text, or some have a pair and others do not.
         """
-        encodings = self._backend.encode_batch_fast(_texts(samples))
-        token_ids = Ragged.from_rows([e.ids for e in encodings], np.int32)
+        texts = _texts(samples)
+        encodings = self._backend.encode_batch_fast(texts)
+        ids, segments = [e.ids for e in encodings], [e.type_ids for e in encodings]
+        augmented = [at for at, sample in enumerate(samples) if sample.get("view")]
+        # The fast way does not tell where in the text a token comes from.
+        placed = self._backend.encode_batch([texts[at] for at in augmented])
+        for at, encoding in zip(augmented, placed, strict=True):
+            text = texts[at]
+            first = text if isinstance(text, str) else text[0]
+            ids[at], segments[at] = self._views.change(encoding, first, samples[at])
+        token_ids = Ragged.from_rows(ids, np.int32)
         inputs = {"token_ids": token_ids}
         if self._uses_segments:
-            inputs["segment_ids"] = Ragged.from_rows([e.type_ids for e in encodings], np.int8)
+            inputs["segment_ids"] = Ragged.from_rows(segments, np.int8)
         truncated = np.array([bool(e.overflowing) for e in encodings], dtype=bool)
         return Tokens(inputs, token_ids.lengths, truncated)
 
