@@ -24,11 +24,26 @@ if TYPE_CHECKING:
         WeightedSumConfig,
         build_network,
     )
-    from .predict import Predictions, TrainedRun, evaluate, load_run
+    from .predict import Predictions, TrainedRun, evaluate, load_run, predict_split
     from .record import CacheExcerpt, RunRecord
     from .report import FitReport, TrialReport
+    from .retrieve import (
+        Encoded,
+        Match,
+        best_matches,
+        check_retrieval,
+        encode_batch,
+        encode_split,
+        rank_both_ways,
+    )
     from .settings import explain, with_overrides
-    from .tasks import ClassificationConfig, RegressionConfig, TargetError, TaskConfig
+    from .tasks import (
+        ClassificationConfig,
+        RegressionConfig,
+        RetrievalConfig,
+        TargetError,
+        TaskConfig,
+    )
     from .training import fit
 
 # Nothing is imported before it is used: torch, torchmetrics and accelerate take seconds.
@@ -53,11 +68,26 @@ _HOMES = {
         "WeightedSumConfig",
         "build_network",
     ),
-    "predict": ("Predictions", "TrainedRun", "evaluate", "load_run"),
+    "predict": ("Predictions", "TrainedRun", "evaluate", "load_run", "predict_split"),
     "record": ("CacheExcerpt", "RunRecord"),
     "report": ("FitReport", "TrialReport"),
+    "retrieve": (
+        "Encoded",
+        "Match",
+        "best_matches",
+        "check_retrieval",
+        "encode_batch",
+        "encode_split",
+        "rank_both_ways",
+    ),
     "settings": ("explain", "with_overrides"),
-    "tasks": ("ClassificationConfig", "RegressionConfig", "TargetError", "TaskConfig"),
+    "tasks": (
+        "ClassificationConfig",
+        "RegressionConfig",
+        "RetrievalConfig",
+        "TargetError",
+        "TaskConfig",
+    ),
     "training": ("fit",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -67,17 +97,20 @@ __all__ = [
     "CheckpointMismatchError",
     "ClassificationConfig",
     "ConfigError",
+    "Encoded",
     "FitConfig",
     "FitReport",
     "IncompatibleNetworkError",
     "LadderConfig",
     "MLPProbeConfig",
+    "Match",
     "NetworkConfig",
     "NonFiniteLossError",
     "OptimizerConfig",
     "Predictions",
     "ProbeConfig",
     "RegressionConfig",
+    "RetrievalConfig",
     "RunFolderError",
     "RunNotFoundError",
     "RunRecord",
@@ -91,11 +124,17 @@ __all__ = [
     "UniPTConfig",
     "ValidationConfig",
     "WeightedSumConfig",
+    "best_matches",
     "build_network",
+    "check_retrieval",
+    "encode_batch",
+    "encode_split",
     "evaluate",
     "explain",
     "fit",
     "load_run",
+    "predict_split",
+    "rank_both_ways",
     "with_overrides",
 ]
 

@@ -208,6 +208,30 @@ def evaluate(
     return metrics
 
 
+def predict_split(
+    run: TrainedRun, caches: Caches, split: str, progress: Progress | None = None
+) -> Iterator[dict[str, object]]:
+    """Predictions of one split of a cache, without the backbone.
+
+    Yields:
+        `row` (in the source of the cache) and the columns of the prediction.
+
+    Raises:
+        FingerprintMismatchError: The cache was made from something else; names what differs.
+        CacheError: There is no such split.
+    """
+    source = run.open(caches)
+    samples = source.split(split)
+    rows = source.sides[-1].source_rows()
+    loader = BatchLoader(source, lambda _: {}, device=run.device, dtype=run.dtype)
+    meter = (progress or SilentProgress()).meter(f"predict {split}", len(samples), "samples")
+    with meter as shown, loader.batches(samples, run.config.eval_batch_size) as batches:
+        for part in run.predict(batches):
+            shown.advance(len(part.sample_ids))
+            for sample, *values in zip(part.sample_ids, *part.columns.values(), strict=True):
+                yield {"row": int(rows[sample]), **dict(zip(part.columns, values, strict=True))}
+
+
 def _in_float32(output: Output) -> Output:
     """A task's output, every floating tensor of it in float32."""
     if isinstance(output, Tensor):

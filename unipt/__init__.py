@@ -6,6 +6,11 @@
     unipt.fit(report.cache, "label", run="runs/reviews", epochs=5)
     unipt.load("runs/reviews").predict(["a text", "another text"])
 
+Two caches, of images or videos and of their texts, train a search engine:
+
+    unipt.fit([images, texts], run="runs/search")
+    unipt.load("runs/search").search("a dog on a beach", items=images)
+
 Importing it is cheap: torch and the rest come with the first call. Extractor and trainer know
 nothing of each other; here is the one place where a backbone and a trained network meet.
 """
@@ -14,16 +19,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from cache_schema import FeatureBatch, FeatureCache, Progress, StreamSpec, UserError
     from extractor import ExtractConfig, ExtractionReport
-    from trainer import FitConfig, FitReport, SideNetwork, TrainedRun
+    from trainer import FitConfig, FitReport, SideNetwork
+
+    from .model import Model
 
 __all__ = [
     "ExtractConfig",
@@ -39,20 +45,19 @@ __all__ = [
     "load",
     "open_cache",
     "predict",
+    "predict_cached",
 ]
 
 SettingsT = TypeVar("SettingsT", bound="BaseModel")
+CacheLike: TypeAlias = "str | Path | FeatureCache"
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
-Sample = str | tuple[str, str]
-"""A text, or a pair of texts."""
-
-# Samples tokenised and sorted by length at once: enough to make batches of equal lengths.
-_WINDOW = 2048
+_READ_AT_ONCE = 2048  # rows of a file
 _HOMES = {
     "ExtractConfig": "extractor",
     "FeatureBatch": "cache_schema",
     "FeatureCache": "cache_schema",
     "FitConfig": "trainer",
+    "Model": "unipt.model",
     "UserError": "cache_schema",
 }
 
@@ -107,7 +112,7 @@ def open_cache(path: str | Path, *, allow_partial: bool = False) -> FeatureCache
 
 
 def fit(
-    cache: str | Path | FeatureCache,
+    cache: CacheLike | Sequence[CacheLike],
     target: str | None = None,
     *,
     task: str | None = None,
@@ -122,9 +127,11 @@ def fit(
     """Train a side network from a cache.
 
     Args:
-        cache: A cache or its path.
-        target: Stored target to learn; may be left out where there is one only.
-        task: classification or regression; may be left out where the target tells.
+        cache: A cache or its path; for retrieval that of the images or videos, then that of
+            their texts.
+        target: Stored target to learn, or of retrieval the key that joins both caches; may be
+            left out where there is one only.
+        task: classification, regression, retrieval ...; may be left out where the target tells.
         network: unipt, lst, probe, mlp-probe or weighted-sum.
         run: Folder for weights, metrics and checkpoints; a speaking name below `runs` if not given.
         overrides: `path=value` each, for settings inside sections: "network.reduction=4".
@@ -138,16 +145,17 @@ def fit(
     """
     import trainer
 
-    opened = open_cache(cache) if isinstance(cache, str | Path) else cache
+    opened = _opened(cache)
     config = fit_config(opened, target, task, network, overrides, settings, progress)
-    folder = run or f"runs/{Path(opened.path).stem}-{config.network.name}"
+    stems = [Path(each.path).stem for each in opened]
+    folder = run or f"runs/{'-'.join([*stems, config.network.name])}"
     return trainer.fit(
         config, opened, folder, resume=resume, overwrite=overwrite, progress=progress
     )
 
 
 def fit_config(
-    cache: FeatureCache,
+    caches: Sequence[FeatureCache],
     target: str | None,
     task: str | None,
     network: str,
@@ -158,44 +166,46 @@ def fit_config(
     """The settings of `fit`, with target and task guessed where there is only one choice."""
     from trainer import FitConfig, with_overrides
 
-    if target is None:
-        target = _only_target(cache)
-        if progress is not None:
-            progress.say(f"target: {target!r}, the only one in the cache")
-    data = {
-        "task": {"name": task or _task_of(cache, target), "target": target},
-        "network": {"name": network},
-        **settings,
-    }
+    chosen: dict[str, Any]
+    if task == "retrieval" or (task is None and len(caches) > 1):
+        chosen = {"name": "retrieval", "key": target}
+    else:
+        if target is None:
+            target = _only_target(caches[0])
+            if progress is not None:
+                progress.say(f"target: {target!r}, the only one in the cache")
+        chosen = {"name": task or _task_of(caches[0], target), "target": target}
+    data = {"task": chosen, "network": {"name": network}, **settings}
     return with_overrides(_checked(FitConfig, data, "fit"), overrides)
 
 
 def evaluate(
     run: str | Path,
-    cache: str | Path | FeatureCache,
+    cache: CacheLike | Sequence[CacheLike],
     split: str = "test",
     *,
     device: DeviceName = "auto",
     progress: Progress | None = None,
 ) -> dict[str, float]:
-    """Loss and metrics of a run on one split of a cache.
+    """Loss and metrics of a run on one split of a cache; of retrieval, of items and texts.
 
     Raises:
         UserError: The run or the split is not there, or the cache was made from something else.
     """
     import trainer
 
-    opened = open_cache(cache) if isinstance(cache, str | Path) else cache
-    return trainer.evaluate(run, opened, split, device=device, progress=progress)
+    return trainer.evaluate(run, _opened(cache), split, device=device, progress=progress)
 
 
 def load(run: str | Path, *, device: DeviceName = "auto") -> Model:
-    """A trained run with its frozen backbone, ready for new texts.
+    """A trained run with its frozen backbone, ready for new samples.
 
     Raises:
         UserError: There is no such run, it is not finished, or the backbone is not the one it
             was trained with; names what differs.
     """
+    from .model import Model
+
     return Model(run, device=device)
 
 
@@ -209,104 +219,104 @@ def predict(
     device: DeviceName = "auto",
     batch_size: int = 32,
     progress: Progress | None = None,
+    **columns: Any,
 ) -> Iterator[dict[str, Any]]:
     """Predict every row of a file, a folder or a hub data set, reading it as it goes.
 
+    Args:
+        run: A finished run.
+        data: What to predict: rows of texts, images or videos, as the run's backbone reads them.
+        text_column: Column of the text; guessed if not given.
+        text_pair_column: Column of a second text.
+        on_error: What a row without a usable text does. Images and videos that cannot be read
+            never stop anything: they get a row without a prediction.
+        device: Where to compute.
+        batch_size: Samples per forward pass.
+        progress: Where to report; nowhere if not given.
+        **columns: Any other field of `extractor.DataConfig`: image_column, media_root ...
+
     Yields:
-        `split` and `row` (counted from 0 in its source) and the columns of the prediction.
+        `split` and `row` (counted from 0 in its source) and the columns of the prediction; where
+        images or videos are read, also `error`.
 
     Raises:
         UserError: The data cannot be read, or the run cannot be used.
     """
     from cache_schema import SilentProgress
-    from extractor import DataConfig, open_data
+    from extractor import BackboneConfig, DataConfig, open_data
+    from trainer import load_run
+
+    from .model import Model
+    from .online import roles_of
 
     reports = progress or SilentProgress()
-    config = DataConfig(
-        data=(str(data),),
-        text_column=text_column,
-        text_pair_column=text_pair_column,
-        guess_targets=False,
-        on_error=on_error,
-    )
+    trained = load_run(run, device)
+    reads = roles_of(BackboneConfig.from_spec(trained.record.cache.backbone))
+    asked = {
+        "data": (str(data),),
+        "reads": reads,
+        "text_column": text_column,
+        "text_pair_column": text_pair_column,
+        "guess_targets": False,
+        "unique": False,  # every row gets its prediction
+        "on_error": on_error,
+        **columns,
+    }
     # Data first: its mistakes are found before the backbone is loaded.
-    source = open_data(config)
+    source = open_data(_checked(DataConfig, asked, "predict"))
     for note in source.notes:
         reports.say(note)
-    model = load(run, device=device)
+    model = Model(trained)
     with reports.meter("predict", sum(source.splits.values()), "samples") as meter:
         for split, count in source.splits.items():
-            starts = range(0, count, _WINDOW)
-            samples = (s for i in starts for s in source.samples(split, i, i + _WINDOW))
+            starts = range(0, count, _READ_AT_ONCE)
+            samples = (s for i in starts for s in source.samples(split, i, i + _READ_AT_ONCE))
             ids = source.sample_rows(split).tolist()
             found = model.predict_samples(samples, batch_size=batch_size)
-            for row, columns in zip(ids, found, strict=True):
+            for row, values in zip(ids, found, strict=True):
                 meter.advance(1)
-                yield {"split": split, "row": row, **columns}
+                yield {"split": split, "row": row, **values}
 
 
-class Model:
-    """A trained run and the frozen backbone that it reads.
+def predict_cached(
+    run: str | Path,
+    cache: CacheLike | Sequence[CacheLike],
+    split: str = "test",
+    *,
+    top: int = 10,
+    device: DeviceName = "auto",
+    progress: Progress | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Predict one split of a cache, without the backbone.
 
-    Attributes:
-        run: The trained side network, with its settings and task.
-        backbone: The frozen backbone, as it was when the cache was made.
+    Args:
+        run: A finished run.
+        cache: A cache of the run's own hidden states; for retrieval that of the items, then that
+            of the texts.
+        split: Which split.
+        top: How many matches of each query, of retrieval.
+        device: Where to compute.
+        progress: Where to report; nowhere if not given.
+
+    Yields:
+        `split`, `row` (in the source of the cache) and the columns of the prediction. Of
+        retrieval: `split`, `direction`, `query`, `found` and `scores` for each text, then for
+        each item.
+
+    Raises:
+        UserError: The run or the split is not there, or the cache was made from something else.
     """
+    import trainer
 
-    def __init__(self, run: str | Path, *, device: DeviceName = "auto") -> None:
-        from cache_schema import encoding
-        from extractor import BackboneConfig, load_backbone
-        from trainer import load_run
-
-        self.run: TrainedRun = load_run(run, device)
-        excerpt = self.run.manifest_excerpt
-        chosen = BackboneConfig.from_spec(excerpt.backbone)
-        self.backbone = load_backbone(chosen, self.run.device)
-        features: dict[str, object] = {**self.backbone.identity, "encoding": excerpt.encoding}
-        self.run.check_features(features, f"backbone {excerpt.backbone.name}")
-        # What training read was rounded to the stored dtype; so is what prediction reads.
-        self._stored_dtype = encoding(excerpt.encoding).dtype
-
-    def predict(self, texts: Sequence[Sample], *, batch_size: int = 32) -> list[dict[str, Any]]:
-        """One mapping per text: `label` and `score` for classification, `value` for regression.
-
-        Args:
-            texts: Texts, or pairs of texts.
-            batch_size: Texts per forward pass.
-
-        Raises:
-            UserError: A text is empty.
-        """
-        samples = [_sample(position, text) for position, text in enumerate(texts)]
-        rows = self.predict_samples(iter(samples), batch_size=batch_size)
-        return [{k: v for k, v in row.items() if k != "probabilities"} for row in rows]
-
-    def predict_samples(
-        self, samples: Iterator[Mapping[str, Any]], *, batch_size: int = 32
-    ) -> Iterator[dict[str, Any]]:
-        """The prediction of each sample (`text`, maybe `text_pair`) in order, with all columns."""
-
-        while window := list(islice(samples, _WINDOW)):
-            prepared = self.backbone.prepare(window)
-            # Batches of equal lengths need no padding; the order is restored below.
-            order = prepared.longest_first()
-            batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-            rows: list[dict[str, Any]] = [{}] * len(window)
-            hidden = (self._stored(self.backbone.run(prepared, batch)) for batch in batches)
-            for part in self.run.predict(hidden):
-                places = part.sample_ids.tolist()
-                for place, *values in zip(places, *part.columns.values(), strict=True):
-                    rows[place] = dict(zip(part.columns, values, strict=True))
-            yield from rows
-
-    def _stored(self, batch: FeatureBatch) -> FeatureBatch:
-        from dataclasses import replace
-
-        streams = {
-            name: replace(stream, values=stream.values.to(self._stored_dtype))
-            for name, stream in batch.streams.items()
-        }
-        return replace(batch, streams=streams)
+    trained, opened = trainer.load_run(run, device), _opened(cache)
+    if trained.record.config.task.name != "retrieval":
+        for row in trainer.predict_split(trained, opened, split, progress):
+            yield {"split": split, **row}
+        return
+    items = trainer.encode_split(trained, opened[0], split, "items", progress)
+    texts = trainer.encode_split(trained, opened[-1], split, "texts", progress)
+    for row in trainer.rank_both_ways(items, texts, top):
+        yield {"split": split, **row}
 
 
 def UniPT(streams: Sequence[StreamSpec], **options: Any) -> SideNetwork:  # noqa: N802 - a network
@@ -336,19 +346,18 @@ def _checked(model: type[SettingsT], settings: Mapping[str, Any], where: str) ->
         raise ConfigError(where, explain(error, model)) from error
 
 
-def _sample(position: int, text: Sample) -> dict[str, Any]:
-    from cache_schema import UserError
+def _opened(cache: CacheLike | Sequence[CacheLike]) -> list[FeatureCache]:
+    from cache_schema import FeatureCache
 
-    parts = (text,) if isinstance(text, str) else tuple(text)
-    if len(parts) not in (1, 2) or not all(isinstance(p, str) and p.strip() for p in parts):
-        raise UserError(f"text {position}: found {text!r}, needed a text or a pair of texts.")
-    return {"id": position, **dict(zip(("text", "text_pair"), parts, strict=False))}
+    several = [cache] if isinstance(cache, str | Path | FeatureCache) else list(cache)
+    return [open_cache(each) if isinstance(each, str | Path) else each for each in several]
 
 
 def _only_target(cache: FeatureCache) -> str:
     from cache_schema import CacheError
 
-    names = [spec.name for spec in cache.manifest.targets]
+    # Strings are keys that join caches, nothing to learn.
+    names = [spec.name for spec in cache.manifest.targets if spec.kind != "string"]
     if len(names) != 1:
         found = f"there are {names!r}, say which" if names else "it has none; extract with --target"
         raise CacheError(f"{cache.path}: which target to learn? In this cache {found}.")

@@ -1,0 +1,171 @@
+"""A trained run with its frozen backbones, ready for new samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from cache_schema import FeatureCache, UserError
+from trainer import (
+    Encoded,
+    best_matches,
+    check_retrieval,
+    encode_batch,
+    encode_split,
+    load_run,
+)
+
+from .online import FrozenSide, sample_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from trainer import Match, TrainedRun
+
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+Side = Literal["items", "texts"]
+
+
+class Model:
+    """A trained run and the frozen backbones that it reads.
+
+    Attributes:
+        run: The trained side network, with its settings and task.
+    """
+
+    def __init__(self, run: str | Path | TrainedRun, *, device: DeviceName = "auto") -> None:
+        self.run: TrainedRun = load_run(run, device) if isinstance(run, str | Path) else run
+        self._sides: dict[int, FrozenSide] = {}
+        self._encoded: dict[tuple[str, str, Side], Encoded] = {}
+        if len(self.run.record.caches) == 1:
+            self.side(0)
+
+    @property
+    def backbone(self) -> Any:
+        """The frozen backbone; of a run that reads pairs, that of the items."""
+        return self.side(0).backbone
+
+    def side(self, number: int) -> FrozenSide:
+        """The backbone of one of the run's caches, loaded and checked when first asked for.
+
+        Raises:
+            FingerprintMismatchError: It is not the one the run was trained with.
+        """
+        if number not in self._sides:
+            self._sides[number] = FrozenSide(self.run, number)
+        return self._sides[number]
+
+    def predict(self, samples: Sequence[Any], *, batch_size: int = 32) -> list[dict[str, Any]]:
+        """One mapping per sample: `label` and `score` for classification, `value` for regression.
+
+        Args:
+            samples: What the backbone reads: texts or pairs of texts; paths, bytes or PIL images;
+                paths of videos or lists of frames; or mappings from role to these.
+            batch_size: Samples per forward pass.
+
+        Returns:
+            In the order of `samples`. An image or a video that cannot be read has None in every
+            column and says why in `error`.
+
+        Raises:
+            UserError: A sample is of the wrong kind, or a text is empty.
+        """
+        reads = self.side(0).reads
+        given = [sample_of(position, sample, reads) for position, sample in enumerate(samples)]
+        rows = self.predict_samples(iter(given), batch_size=batch_size)
+        return [{k: v for k, v in row.items() if k != "probabilities"} for row in rows]
+
+    def predict_samples(
+        self, samples: Iterable[Mapping[str, Any]], *, batch_size: int = 32
+    ) -> Iterator[dict[str, Any]]:
+        """The prediction of each sample (by role) in order, with all columns.
+
+        Where images or videos are read, `error` says why one could not be, and its columns are
+        None.
+        """
+        frozen = self.side(0)
+        names: list[str] = []
+        waiting: list[dict[str, Any]] = []  # failures before the columns are known
+        for window in frozen.windows(samples, batch_size):
+            rows: list[dict[str, Any]] = [{} for _ in range(window.num_samples)]
+            for part in self.run.predict(window.batches):
+                names = list(part.columns)
+                places = part.sample_ids.tolist()
+                for place, *values in zip(places, *part.columns.values(), strict=True):
+                    rows[place] = dict(zip(names, values, strict=True))
+            if frozen.reads != ("text",):
+                for place, row in enumerate(rows):
+                    row["error"] = window.failures.get(place)
+            waiting += rows
+            if names:
+                yield from (dict.fromkeys(names) | row for row in waiting)
+                waiting = []
+        yield from waiting
+
+    def encode(self, samples: Sequence[Any], side: Side, *, batch_size: int = 32) -> Tensor:
+        """(n, E) float32 unit vectors of new items or texts in the space of a retrieval run.
+
+        Args:
+            samples: As in `predict`, of that side.
+            side: `items` (images or videos) or `texts`.
+            batch_size: Samples per forward pass.
+
+        Raises:
+            UserError: The run is not of retrieval, or a sample cannot be read.
+        """
+        check_retrieval(self.run)
+        frozen = self.side(min(("items", "texts").index(side), len(self.run.record.caches) - 1))
+        given = [sample_of(position, s, frozen.reads) for position, s in enumerate(samples)]
+        vectors = []
+        for window in frozen.windows(given, batch_size):
+            for reason in window.failures.values():
+                raise UserError(f"{side}: {reason}.")
+            parts = [
+                (batch.sample_ids, encode_batch(self.run, batch, side)) for batch in window.batches
+            ]
+            order = torch.cat([places for places, _ in parts]).argsort().to(parts[0][1].device)
+            vectors.append(torch.cat([found for _, found in parts])[order])
+        return torch.cat(vectors)
+
+    def search(
+        self,
+        query: Any,
+        *,
+        items: str | Path | FeatureCache | None = None,
+        texts: str | Path | FeatureCache | None = None,
+        split: str = "test",
+        top: int = 5,
+    ) -> list[Match]:
+        """What a text finds among cached items, or an image or video among cached texts.
+
+        The cache is encoded when it is searched first; later queries only encode themselves.
+
+        Args:
+            query: A text to find `items`, or an image or video to find `texts`.
+            items: Cache of images or videos.
+            texts: Cache of texts.
+            split: Where to search.
+            top: How many matches, best first.
+
+        Raises:
+            UserError: Not one cache is given, it was made from something else than the run's, or
+                the run is not of retrieval.
+        """
+        if (items is None) == (texts is None):
+            raise UserError(
+                "search: needed one cache, items=... for a text or texts=... for an image."
+            )
+        found: Side = "items" if items is not None else "texts"
+        asks: Side = "texts" if items is not None else "items"
+        candidates = self._searched(items if items is not None else texts, split, found)
+        return next(best_matches(self.encode([query], asks), candidates, top))
+
+    def _searched(self, cache: Any, split: str, side: Side) -> Encoded:
+        opened = cache if isinstance(cache, FeatureCache) else FeatureCache.open(cache)
+        known = (opened.fingerprint, split, side)
+        if known not in self._encoded:
+            self._encoded[known] = encode_split(self.run, opened, split, side)
+        return self._encoded[known]
