@@ -141,7 +141,7 @@ def online_epoch(
     def run() -> float:
         started = time.perf_counter()
         prepared = model.prepare(rows)
-        order = np.argsort(prepared.lengths, kind="stable")
+        order = prepared.longest_first()
         for chosen in np.array_split(order, range(BATCH, len(order), BATCH)):
             batch = model.run(prepared, chosen)
             step(FeatureBatch(batch.streams, batch.sample_ids, read_targets(chosen)))

@@ -38,8 +38,8 @@ def measure(name: str, backbone: str, data: str, folder: Path, repeats: int) -> 
     num_samples = source.splits["train"]
     prepared = loaded.prepare(source.samples("train", 0, num_samples))
     inputs = [
-        pad(prepared.inputs["token_ids"].take(chosen), prepared.lengths[chosen])
-        for shard in shard_orders(config, prepared.lengths, loaded)
+        pad(prepared.inputs["token_ids"].take(chosen), prepared.rows[chosen])
+        for shard in shard_orders(config, prepared.rows, loaded)
         for chosen in np.array_split(shard, range(BATCH, len(shard), BATCH))
     ]
     model = loaded._model

@@ -63,29 +63,33 @@ class _Accumulator:
     square_sum_L: Tensor
 
 
+_BUFFER_STEP = 2**22  # numbers; a sixteenth of a shard of 128 MiB in float16
+
+
 class _Buffers:
     """Memory for the hidden states of shards, used again: fresh pages cost a fault each."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._free: list[Tensor] = []
+        self._free: dict[str, list[Tensor]] = {}
 
-    def take(self, shape: tuple[int, int, int], dtype: torch.dtype) -> Tensor:
+    def take(self, stream: str, shape: tuple[int, int, int], dtype: torch.dtype) -> Tensor:
         """An uninitialised tensor."""
         count = math.prod(shape)
-        fits = [buffer for buffer in self._free if buffer.numel() >= count]
-        if fits:
-            buffer = min(fits, key=Tensor.numel)
-            self._free = [other for other in self._free if other is not buffer]
-        else:
-            self._free.clear()
-            buffer = torch.empty(count, dtype=dtype, device=self._device)
-        return buffer[:count].view(shape)
+        free = self._free.setdefault(stream, [])
+        while free:
+            if len(buffer := free.pop()) >= count:
+                return buffer[:count].view(shape)
+        # Shards are about equally large, never exactly.
+        size = max(1, math.ceil(count / _BUFFER_STEP)) * _BUFFER_STEP
+        return torch.empty(size, dtype=dtype, device=self._device)[:count].view(shape)
 
-    def give_back(self, states: Tensor) -> None:
-        """Nothing reads `states` any more."""
-        base = states._base
-        self._free.append(states.flatten() if base is None else base)
+    def give_back(self, shard: _FilledShard) -> None:
+        """Nothing reads the hidden states of `shard` any more."""
+        for stream, accumulator in shard.streams.items():
+            whole = accumulator.states._base
+            assert whole is not None, "`take` gives views"
+            self._free.setdefault(stream, []).append(whole)
 
 
 @dataclass(frozen=True)
@@ -126,17 +130,18 @@ def extract_shards(
     buffers = _Buffers(backbone.device)
     with ThreadPoolExecutor(1, "unipt-read") as reader, ThreadPoolExecutor(1, "unipt-write") as out:
         coming: Future[ShardInputs] | None = None
-        writing: Future[object] | None = None
+        writing: tuple[Future[object], _FilledShard] | None = None
         for position, shard in enumerate(shards):
             inputs = (coming or reader.submit(read, shard)).result()
             more = position + 1 < len(shards)
             coming = reader.submit(read, shards[position + 1]) if more else None
             filled, batch_size = _run_shard(backbone, inputs, stored, buffers, batch_size, on_batch)
             if writing is not None:
-                writing.result()
-            writing = out.submit(_finish_and_write, filled, stored, write, buffers)
+                writing[0].result()
+                buffers.give_back(writing[1])
+            writing = out.submit(_finish_and_write, filled, stored, write), filled
         if writing is not None:
-            writing.result()
+            writing[0].result()
 
 
 def _run_shard(
@@ -186,7 +191,7 @@ def _accumulators(
         accumulators[spec.name] = _Accumulator(
             spec,
             offsets,
-            buffers.take(shape, stored.dtype),
+            buffers.take(spec.name, shape, stored.dtype),
             torch.zeros(len(spec.layers), device=backbone.device),
             torch.zeros(len(spec.layers), dtype=torch.float64, device=backbone.device),
         )
@@ -213,12 +218,8 @@ def _finish_and_write(
     shard: _FilledShard,
     stored: Encoding,
     write: Callable[[int, ShardContents], object],
-    buffers: _Buffers,
 ) -> object:
-    written = write(shard.inputs.shard, _finish(shard, stored))
-    for accumulator in shard.streams.values():
-        buffers.give_back(accumulator.states)
-    return written
+    return write(shard.inputs.shard, _finish(shard, stored))
 
 
 def _finish(shard: _FilledShard, stored: Encoding) -> ShardContents:
