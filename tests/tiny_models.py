@@ -268,3 +268,69 @@ def save_tiny_timm(folder: Path, kind: str) -> Path:
         safe_serialization=True,
     )
     return folder
+
+
+def tiny_tokenizer(kind: str) -> Any:
+    """A tokenizer of this class, trained on `CORPUS`."""
+    made = getattr(transformers, kind)()
+    return made.train_new_from_iterator(CORPUS * 4, vocab_size=300, show_progress=False)
+
+
+def shake(module: torch.nn.Module) -> None:
+    """Move every number: of ones and zeros it would not show whether a norm is applied."""
+    for name, tensor in module.state_dict().items():
+        if tensor.is_floating_point():
+            noise = torch.rand_like(tensor) if "running_var" in name else torch.randn_like(tensor)
+            tensor.add_(noise * 0.1)
+
+
+def save_tiny_mdetr(folder: Path, **sizes: Any) -> Path:
+    """Save a random MDETR with its heads: 6 + 6 layers of width 16, 5 queries, a tiny CNN."""
+    from safetensors.torch import save_file
+
+    from extractor.backbones.mdetr import MDETR, MDETRConfig
+
+    tokenizer = tiny_tokenizer("RobertaTokenizer")
+    tokenizer.save_pretrained(folder)
+    text = {
+        **_SIZES,
+        "model_type": "roberta",
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": MAX_POSITIONS + 2,
+        "pad_token_id": 1,
+    }
+    defaults = {
+        "backbone": "timm_test_resnet",
+        "hidden_size": 16,
+        "num_heads": 2,
+        "intermediate_size": 32,
+        "num_queries": 5,
+        "image_size": 64,
+        "max_image_size": 112,
+        "text_config": text,
+    }
+    config = MDETRConfig(**{**defaults, **sizes})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        network = MDETR(config).eval()
+        shake(network)
+        width = config.hidden_size
+        heads = torch.nn.ModuleDict(
+            {
+                "class_embed": torch.nn.Linear(width, 256),
+                "bbox_embed": torch.nn.ModuleDict(
+                    {
+                        "layers": torch.nn.ModuleList(
+                            torch.nn.Linear(width, out) for out in (width, width, 4)
+                        )
+                    }
+                ),
+                "contrastive_align_projection_image": torch.nn.Linear(width, 64),
+                "contrastive_align_projection_text": torch.nn.Linear(width, 64),
+            }
+        )
+    (folder / "config.json").write_text(config.model_dump_json(indent=2))
+    state = {name: value.contiguous() for name, value in network.state_dict().items()}
+    save_file(state, folder / "model.safetensors")
+    save_file(heads.state_dict(), folder / "heads.safetensors")
+    return folder

@@ -34,15 +34,27 @@ class Kind:
 
 KINDS: tuple[Kind, ...] = (
     Kind("timm model", "timm_model", ("image",), ("timm",)),
+    Kind("grounding model", "mdetr", ("image+text",), ("mdetr",)),
     Kind(
         "text encoder",
-        "text_encoder",
+        "text",
         ("text",),
         (
             "bert", "roberta", "xlm-roberta", "distilbert", "electra", "mpnet", "deberta-v2",
             "modernbert",
         ),
     ),
+    Kind(
+        "vision model",
+        "vision",
+        ("image",),
+        (
+            "vit", "deit", "beit", "dinov2", "dinov2_with_registers", "dinov3_vit",
+            "dinov3_convnext", "clip_vision_model", "siglip_vision_model", "swin", "swinv2",
+            "convnext", "convnextv2", "resnet", "regnet",
+        ),
+    ),
+    Kind("dual encoder", "dual", ("text", "image"), ("clip", "siglip")),
 )  # fmt: skip
 
 
@@ -83,6 +95,25 @@ def modality_of(kind: Kind, config: BackboneConfig) -> Modality:
             f"{' or '.join(kind.modalities)}. Choose {choices}, or another backbone."
         )
     return config.modality
+
+
+def check_settings(config: BackboneConfig, modality: Modality) -> None:
+    """Refuse settings that this modality gives nothing to do.
+
+    Raises:
+        BackboneError: Names them.
+    """
+    of_modality: dict[Modality, dict[str, object]] = {
+        "text": {"frames": config.frames, "image size": config.image_size},
+        "image": {"max length": config.max_length},
+        "image+text": {"frames": config.frames},
+    }
+    for setting, value in of_modality[modality].items():
+        if value is not None:
+            raise BackboneError(
+                f"{config.name}: {setting} is {value!r}, but with --modality {modality} there is "
+                "nothing for it to change. Leave it out."
+            )
 
 
 def model_type_of(resolved: ResolvedBackbone) -> str | None:
