@@ -8,7 +8,7 @@ NAME:
   extract: {...}              fields of extractor.ExtractConfig, or {STAGE: {...}, ...}
   fit: {RUN: {...}, ...}      fields of trainer.FitConfig, one run folder each, and `caches`
   evaluate: {splits: [...]}   every run on each split
-  predict: {run: RUN, ...}
+  predict: {run: RUN, texts: [...]} or {run: RUN, split: SPLIT}
 """
 
 from __future__ import annotations
@@ -84,10 +84,20 @@ class EvaluateStage(Document):
 
 
 class PredictStage(Document):
-    """Predictions for texts in the file itself, as a demonstration."""
+    """Predictions of one run: for texts in the file itself, or for a split of the caches."""
 
     run: str = Field(description="name of one of the fits")
-    texts: tuple[str, ...] = Field(min_length=1, description="what to predict")
+    texts: tuple[str, ...] = Field((), description="what to predict with the backbone, and show")
+    split: str | None = Field(
+        None, description="split whose stored samples to predict, into a file of the run folder"
+    )
+    top: int = Field(10, gt=0, description="matches of each query, of retrieval")
+
+    @model_validator(mode="after")
+    def _either(self) -> PredictStage:
+        if bool(self.texts) == (self.split is not None):
+            raise ValueError("needed texts or split, one of them")
+        return self
 
 
 def _tag_of_extract(value: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,9 @@ import unipt
 
 from .console import Terminal
 from .extract import summary
-from .pipelines import Pipeline
+from .pipelines import Pipeline, PredictStage
 from .predict import shown
+from .rows import row_writer
 from .wording import duration_text, table
 
 if TYPE_CHECKING:
@@ -51,13 +52,43 @@ def run_pipeline(pipeline: Pipeline, terminal: Terminal) -> None:
     }
     text = _comparison(reports, metrics)
     if pipeline.predict is not None:
-        texts = list(pipeline.predict.texts)
-        found = unipt.load(_folder(pipeline, pipeline.predict.run)).predict(texts)
-        facts["predict"] = found
-        text += f"\n\n{shown(texts, found)}"
+        run = pipeline.predict.run
+        facts["predict"], shown_below = _predict(pipeline, pipeline.predict, caches[run], terminal)
+        text += f"\n\n{shown_below}"
     terminal.result(text, facts)
+    _suggest(pipeline, caches, terminal)
+
+
+def _predict(
+    pipeline: Pipeline, stage: PredictStage, caches: Caches, terminal: Terminal
+) -> tuple[Any, str]:
+    """Facts, and what to show of them."""
+    folder = _folder(pipeline, stage.run)
+    if stage.split is None:
+        found = unipt.load(folder).predict([*stage.texts])
+        return found, shown([*stage.texts], found)
+    out = folder / f"predictions-{stage.split}.jsonl"
+    num_rows = 0
+    with row_writer(out) as write:
+        rows = unipt.predict_cached(folder, caches, stage.split, top=stage.top, progress=terminal)
+        for row in rows:
+            write(row)
+            num_rows += 1
+    return {"out": out, "num_rows": num_rows}, f"{out}: {num_rows:,} rows"
+
+
+def _suggest(pipeline: Pipeline, caches: Mapping[str, Caches], terminal: Terminal) -> None:
+    """What to do with the run next."""
     best = pipeline.predict.run if pipeline.predict is not None else next(iter(pipeline.fit))
-    terminal.suggest("unipt", "predict", "--run", _folder(pipeline, best), "a text of yours")
+    command = ["unipt", "predict", "--run", str(_folder(pipeline, best))]
+    sides = caches[best]
+    if len(sides) > 1:
+        split = sides[0].manifest.split_names[-1]
+        terminal.suggest(*command, "--cache", sides[0].path, "--split", split, "a text of yours")
+    elif sides[0].manifest.backbone.options.get("modality") in (None, "text"):
+        terminal.suggest(*command, "a text of yours")
+    else:
+        terminal.suggest(*command, "--data", "new.csv", "--out", "predictions.csv")
 
 
 def _folder(pipeline: Pipeline, name: str) -> Path:
