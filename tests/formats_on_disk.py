@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pictures import SHAPES, SIDE, SIZE, THINGS, Scene, captions_of, scene, write_video
+from scenes import SHAPES, SIDE, SIZE, THINGS, Scene, captions_of, scene, write_video
 
 
 def write_karpathy(

@@ -18,8 +18,8 @@ from formats_on_disk import (
     write_refexp,
     write_vqa2,
 )
-from pictures import COLOURS, SIZE, THINGS, scene
 from PIL import Image
+from scenes import COLOURS, SIZE, THINGS, scene
 
 from extractor.inputs import DataConfig, DataError, DataNotFoundError
 from extractor.inputs.formats import FORMATS, Table, open_format, parse_format
