@@ -6,7 +6,7 @@ from pathlib import Path
 
 # Written out, because the configs that define them take too long to import; a test compares.
 NETWORKS = ("unipt", "lst", "probe", "mlp-probe", "weighted-sum")
-TASKS = ("classification", "regression")
+TASKS = ("classification", "regression", "retrieval")
 
 
 def networks() -> list[str]:

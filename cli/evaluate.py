@@ -13,7 +13,13 @@ from .wording import table
 
 def evaluate(
     run: RunOption,
-    cache: Annotated[str, typer.Option(metavar="PATH", help="Cache with the split.")],
+    cache: Annotated[
+        list[str],
+        typer.Option(
+            metavar="PATH",
+            help="Cache with the split; of retrieval, that of images or videos, then of texts.",
+        ),
+    ],
     split: Annotated[str, typer.Option(metavar="NAME", help="Split to evaluate on.")] = "test",
     device: Device = "auto",
     quiet: Quiet = False,
@@ -28,4 +34,20 @@ def evaluate(
     shown = table((split, ""), [(name, f"{value:.4f}") for name, value in metrics.items()])
     terminal.result(shown, facts)
     terminal.say(f"written to {run / f'metrics-{split}.json'}")
-    terminal.suggest("unipt", "predict", "--run", run, "a text")
+    if len(cache) > 1:
+        caches = (part for path in cache for part in ("--cache", path))
+        terminal.suggest(
+            *(
+                "unipt",
+                "predict",
+                "--run",
+                run,
+                *caches,
+                "--split",
+                split,
+                "--out",
+                "ranked.parquet",
+            )
+        )
+    else:
+        terminal.suggest("unipt", "predict", "--run", run, "a text")

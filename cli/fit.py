@@ -13,11 +13,18 @@ from .options import Device, Json, Quiet, Settings
 from .wording import duration_text, number_text, table
 
 if TYPE_CHECKING:
+    from cache_schema import FeatureCache
     from trainer import FitReport
 
 
 def fit(
-    cache: Annotated[str, typer.Option(metavar="PATH", help="Cache to train from.")],
+    cache: Annotated[
+        list[str],
+        typer.Option(
+            metavar="PATH",
+            help="Cache to train from; for retrieval, that of images or videos, then of texts.",
+        ),
+    ],
     task: Annotated[
         str | None,
         typer.Option(
@@ -28,7 +35,11 @@ def fit(
     ] = None,
     target: Annotated[
         str | None,
-        typer.Option(metavar="COLUMN", help="Target to learn; guessed where there is only one."),
+        typer.Option(
+            metavar="COLUMN",
+            help="Target to learn (of retrieval, the key of both caches); guessed where there is "
+            "only one.",
+        ),
     ] = None,
     network: Annotated[
         str,
@@ -92,7 +103,7 @@ def fit(
     if lr:
         given["optimizer"] = {"learning_rates": lr}
     inside = [] if reduction is None else [f"network.reduction={reduction}"]
-    opened = unipt.open_cache(cache, allow_partial=allow_partial)
+    opened = [unipt.open_cache(path, allow_partial=allow_partial) for path in cache]
     try:
         report = unipt.fit(
             opened,
@@ -111,16 +122,25 @@ def fit(
     except KeyboardInterrupt:
         raise KeyboardInterrupt("add --resume to the same command to go on") from None
     terminal.result(_page(report), report.model_dump(mode="json"))
-    unseen = [n for n in opened.manifest.split_names if n not in ("train", report.validation_name)]
+    _suggest_next(terminal, report, opened, cache)
+
+
+def _suggest_next(
+    terminal: Terminal, report: FitReport, opened: list[FeatureCache], paths: list[str]
+) -> None:
+    """The commands that a user may want now."""
+    known = ("train", report.validation_name)
+    caches = [part for path in paths for part in ("--cache", path)]
+    unseen = [name for name in opened[-1].split_names if name not in known]
     for split in unseen[-1:]:
-        terminal.suggest(
-            *("unipt", "evaluate", "--run", report.run_dir, "--cache", cache, "--split", split)
-        )
-    terminal.suggest("unipt", "predict", "--run", report.run_dir, "a text")
+        terminal.suggest("unipt", "evaluate", "--run", report.run_dir, *caches, "--split", split)
+    if len(opened) == 1:
+        terminal.suggest("unipt", "predict", "--run", report.run_dir, "a text")
 
 
 def _page(report: FitReport) -> str:
     names = list(report.metrics)
+    views = f" ({' and '.join(map(str, report.views))} views)" if max(report.views) > 1 else ""
     rows = [
         (
             f"{trial.learning_rate:g}",
@@ -134,6 +154,6 @@ def _page(report: FitReport) -> str:
         f"{table(('learning rate', 'best epoch', *names, ''), rows)}\n"
         f"{report.run_dir}: {report.num_parameters:,} trained parameters, "
         f"{report.primary} {report.metrics[report.primary]:.4f} on {report.validation_name}\n"
-        f"{report.num_steps:,} steps over {report.num_train:,} samples in "
+        f"{report.num_steps:,} steps over {report.num_train:,} samples{views} in "
         f"{duration_text(report.seconds)}, {number_text(round(report.samples_per_s))} samples/s"
     )

@@ -36,8 +36,8 @@ FLAGS = {
     "fit": "--cache --task --target --network --epochs --lr --batch-size --reduction --seed "
     "--device --precision --run --set --resume --overwrite --allow-partial --quiet --json",
     "evaluate": "--run --cache --split --device --quiet --json",
-    "predict": "--run TEXT --data --out --text-column --text-pair-column --on-error --device "
-    "--batch-size --quiet --json",
+    "predict": "--run SAMPLE --data --cache --split --top --out --text-column --text-pair-column "
+    "--image-column --video-column --media-root --on-error --device --batch-size --quiet --json",
     "inspect": "CACHE --json",
     "verify": "CACHE --quick --quiet --json",
     "repair": "CACHE --quiet --json",
@@ -375,8 +375,8 @@ def test_a_mistake_is_one_line_and_exit_code_2(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["predict", "--run", "r"], "give texts or --data, one of them"),
-        (["predict", "--run", "r", "--data", "x.csv"], "--data and --out go together"),
+        (["predict", "--run", "r"], "give SAMPLE, --data or --cache"),
+        (["predict", "--run", "r", "--data", "x.csv"], "--out goes with --data or --cache"),
         (["run"], "needed the NAME of a pipeline, or --list"),
         (["fit"], "Missing option '--cache'"),
         (["extract", "--bckbone", "x"], "No such option"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from cache_schema import FeatureCache, UserError
+from cache_schema import FeatureCache, UserError, differing_fields
 from trainer import (
     Encoded,
     best_matches,
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Side = Literal["items", "texts"]
+_SIDES: tuple[Side, Side] = ("items", "texts")
 
 
 class Model:
@@ -117,7 +118,7 @@ class Model:
             UserError: The run is not of retrieval, or a sample cannot be read.
         """
         check_retrieval(self.run)
-        frozen = self.side(min(("items", "texts").index(side), len(self.run.record.caches) - 1))
+        frozen = self.side(min(_SIDES.index(side), len(self.run.record.caches) - 1))
         given = [sample_of(position, s, frozen.reads) for position, s in enumerate(samples)]
         vectors = []
         for window in frozen.windows(given, batch_size):
@@ -162,6 +163,20 @@ class Model:
         asks: Side = "texts" if items is not None else "items"
         candidates = self._searched(items if items is not None else texts, split, found)
         return next(best_matches(self.encode([query], asks), candidates, top))
+
+    def side_of(self, cache: FeatureCache) -> Side:
+        """Whether a cache holds the items or the texts of a retrieval run.
+
+        Raises:
+            UserError: Neither; names what differs from the items.
+        """
+        check_retrieval(self.run)
+        given = dict(cache.manifest.identity.features)
+        for side, excerpt in zip(_SIDES, self.run.record.caches, strict=False):
+            if not differing_fields(excerpt.identity.features, given):
+                return side
+        self.run.check_features({**given}, str(cache.path))
+        raise AssertionError("features that differ from those of the items are refused")
 
     def _searched(self, cache: Any, split: str, side: Side) -> Encoded:
         opened = cache if isinstance(cache, FeatureCache) else FeatureCache.open(cache)
