@@ -194,7 +194,7 @@ def test_states_can_be_trained_on_and_the_backbone_cannot(tiny_model) -> None:
 
     assert head.weight.grad is not None
     assert head.weight.grad.abs().sum() > 0
-    assert not any(p.requires_grad for p in backbone._model.parameters())
+    assert not any(p.requires_grad for p in backbone._forward.model.parameters())
 
 
 def test_many_threads_prepare_what_one_does(tiny_model) -> None:

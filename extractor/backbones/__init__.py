@@ -20,7 +20,7 @@ from .errors import (
     UnknownBackboneError,
     UnsupportedBackboneError,
 )
-from .kinds import kind_of, modality_of
+from .kinds import check_settings, kind_of, modality_of
 from .resolve import ResolvedBackbone, resolve_backbone
 
 if TYPE_CHECKING:
@@ -52,7 +52,9 @@ def load_backbone(config: BackboneConfig, device: torch.device | str = "auto") -
     """
     resolved = resolve_backbone(config)
     kind = kind_of(resolved)
-    chosen = config.model_copy(update={"modality": modality_of(kind, config)})
+    modality = modality_of(kind, config)
+    check_settings(config, modality)
+    chosen = config.model_copy(update={"modality": modality})
     module = import_module(f".{kind.module}", __name__)
     backbone: Backbone = module.load(resolved, chosen, device)
     return backbone

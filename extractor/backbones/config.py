@@ -10,6 +10,7 @@ from cache_schema import BackboneSpec
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Modality = Literal["text", "image", "image+text"]
+Quantize = Literal["none", "8bit", "4bit"]
 
 
 class BackboneConfig(BaseModel):
@@ -46,6 +47,10 @@ class BackboneConfig(BaseModel):
         default="auto",
         description="of the forward pass; auto is bfloat16 on a GPU that has it, else float32",
     )
+    quantize: Quantize = Field(
+        default="none",
+        description="weights rounded while they load, by bitsandbytes on a CUDA device",
+    )
     trust_remote_code: bool = Field(
         default=False, description="run Python code that comes with the model's files"
     )
@@ -57,11 +62,12 @@ class BackboneConfig(BaseModel):
         return cls(
             name=options["load_name"],
             revision=spec.revision,
-            layers=tuple(options["layers"]),
+            layers=options["layers"],
             modality=options.get("modality", "auto"),
             frames=options.get("frames"),
             image_size=options.get("image_size"),
             max_length=options.get("max_length"),
             precision=options["precision"],
+            quantize=options.get("quantize", "none"),
             trust_remote_code=options["trust_remote_code"],
         )

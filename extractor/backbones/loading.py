@@ -2,63 +2,141 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
 
 from .config import BackboneConfig
-from .errors import UnsupportedBackboneError
-from .families import FAMILIES
-from .kinds import model_type_of
+from .errors import BackboneError, UnsupportedBackboneError
 from .resolve import ResolvedBackbone
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# Heads that a checkpoint may lack or bring along: nothing of them reaches a hidden state.
+# Parts that a checkpoint may lack or bring along: nothing of them reaches a hidden state.
 _UNREAD = ("pooler.",)
+_FAILURES = (OSError, ValueError, RuntimeError, ImportError, KeyError, SafetensorError)
 
 
-def load_pretrained(
-    resolved: ResolvedBackbone, config: BackboneConfig, precision: str
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The frozen model in eval mode on the CPU, and its tokenizer.
+def load_model(
+    resolved: ResolvedBackbone,
+    config: BackboneConfig,
+    precision: str,
+    device: torch.device,
+    *,
+    architecture: str = "AutoModel",
+    with_pooler: bool = False,
+) -> PreTrainedModel:
+    """The frozen model in eval mode on its device, read directly in the forward pass's precision.
+
+    Args:
+        resolved: Its files.
+        config: As the user chose.
+        precision: float32, bfloat16 or float16.
+        device: Where to.
+        architecture: Class of transformers to load it as.
+        with_pooler: Whether to keep what families add to make one vector of the last state.
 
     Raises:
         UnsupportedBackboneError: A file cannot be read, or weights that the model needs are
             missing from the checkpoint.
+        BackboneError: It cannot be quantised here.
     """
-    from transformers import AutoModel, AutoTokenizer
+    import transformers
 
-    family = FAMILIES[str(model_type_of(resolved))]
-    code = config.trust_remote_code
-    with _quiet():
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(resolved.folder, trust_remote_code=code)
-            model, report = AutoModel.from_pretrained(
-                resolved.folder,
-                dtype=getattr(torch, precision),
-                use_safetensors=True,
-                output_loading_info=True,
-                trust_remote_code=code,
-                **family.load_options,
-            )
-        except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-            raise UnsupportedBackboneError(
-                f"{resolved.name}: cannot be loaded from {resolved.folder}: "
-                f"{_first_line(error)}. Check that its files are complete."
-            ) from error
+    options: dict[str, Any] = {}
+    if config.quantize != "none":
+        options = _quantisation(resolved.name, config.quantize, precision, device)
+    with _loading(resolved):
+        if not with_pooler and architecture == "AutoModel" and _has_pooler(resolved, config):
+            options["add_pooling_layer"] = False
+        model, report = getattr(transformers, architecture).from_pretrained(
+            resolved.folder,
+            dtype=getattr(torch, precision),
+            use_safetensors=True,
+            output_loading_info=True,
+            trust_remote_code=config.trust_remote_code,
+            **options,
+        )
     missing = sorted(key for key in report["missing_keys"] if not key.startswith(_UNREAD))
     if missing:
         raise UnsupportedBackboneError(
             f"{resolved.name}: the weights lack {len(missing)} tensors of {type(model).__name__}, "
             f"such as {missing[0]!r}, which would be random. Use a checkpoint of this architecture."
         )
-    model.eval().requires_grad_(False)
-    return model, tokenizer
+    frozen: PreTrainedModel = model.eval().requires_grad_(False)
+    if config.quantize == "none":
+        torch.nn.Module.to(frozen, device)
+    return frozen
+
+
+def load_tokenizer(resolved: ResolvedBackbone, config: BackboneConfig) -> PreTrainedTokenizerBase:
+    """The model's tokenizer.
+
+    Raises:
+        UnsupportedBackboneError: It has none, or a file cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    with _loading(resolved):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            resolved.folder, trust_remote_code=config.trust_remote_code
+        )
+    return tokenizer
+
+
+@contextmanager
+def _loading(resolved: ResolvedBackbone) -> Iterator[None]:
+    try:
+        with _quiet():
+            yield
+    except _FAILURES as error:
+        raise UnsupportedBackboneError(
+            f"{resolved.name}: cannot be loaded from {resolved.folder}: "
+            f"{_first_line(error)}. Check that its files are complete."
+        ) from error
+
+
+def _has_pooler(resolved: ResolvedBackbone, config: BackboneConfig) -> bool:
+    from transformers import MODEL_MAPPING, AutoConfig
+
+    settings = AutoConfig.from_pretrained(
+        resolved.folder, trust_remote_code=config.trust_remote_code
+    )
+    try:
+        architecture = MODEL_MAPPING[type(settings)]
+    except KeyError:  # code of its own
+        return False
+    return inspect.isclass(architecture) and (
+        "add_pooling_layer" in inspect.signature(architecture.__init__).parameters
+    )
+
+
+def _quantisation(name: str, quantize: str, precision: str, device: torch.device) -> dict[str, Any]:
+    if device.type != "cuda":
+        raise BackboneError(
+            f"{name}: quantize is {quantize!r}, which needs a CUDA device, this is {device}. "
+            "Choose --device cuda, or leave quantize out."
+        )
+    if find_spec("bitsandbytes") is None:
+        raise BackboneError(
+            f"{name}: quantize is {quantize!r}, which needs the package bitsandbytes. "
+            "Install it (pip install bitsandbytes), or leave quantize out."
+        )
+    from transformers import BitsAndBytesConfig
+
+    settings = BitsAndBytesConfig(
+        load_in_8bit=quantize == "8bit",
+        load_in_4bit=quantize == "4bit",
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=getattr(torch, precision),
+    )  # type: ignore[no-untyped-call]
+    return {"quantization_config": settings, "device_map": {"": device}}
 
 
 def _first_line(error: BaseException) -> str:

@@ -152,7 +152,7 @@ def _normalisation(
         if not isinstance(value, list | tuple) or len(value) != 3:
             raise _unknown(name, field, value)
     scale = 255 * (factor if is_scaled else 1)
-    return tuple(m / scale for m in mean), tuple(s / scale for s in std)  # type: ignore[return-value]
+    return tuple(m / scale for m in mean), tuple(s / scale for s in std)
 
 
 def _shortest(name: str, size: int | dict[str, Any], kind: str) -> int | None:

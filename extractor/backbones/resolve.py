@@ -17,16 +17,19 @@ from .aliases import ALIASES, nearest_alias
 from .config import BackboneConfig
 from .errors import BackboneNotFoundError, UnknownBackboneError, UnsupportedBackboneError
 from .hub import download_model
+from .timm_names import with_tag
 
 _CONVERT = (
-    'python -c "import sys; from transformers import AutoModel, AutoTokenizer; s, d = sys.argv[1:];'
+    'python -c "import sys; from transformers import AutoModel, AutoProcessor; s, d = sys.argv[1:];'
     " AutoModel.from_pretrained(s).save_pretrained(d);"
-    ' AutoTokenizer.from_pretrained(s).save_pretrained(d)"'
+    ' AutoProcessor.from_pretrained(s).save_pretrained(d)"'
 )
 _TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.txt", "vocab.json", "merges.txt",
 )  # fmt: skip
+# The second is what transformers 5 saves for models of several inputs.
+_PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ class ResolvedBackbone:
         revision: Commit on the hub; None for a folder.
         folder: Where its files lie.
         weights: Its safetensors files, sorted.
-        tokenizer: Its tokenizer files, sorted.
+        tokenizer: Its tokenizer files, sorted; none where it reads no text.
+        processor: Files that say how its images are made; none where it reads no images.
         code: Python files that come with it, sorted; they run only if the user says so.
     """
 
@@ -51,6 +55,7 @@ class ResolvedBackbone:
     folder: Path
     weights: tuple[Path, ...]
     tokenizer: tuple[Path, ...]
+    processor: tuple[Path, ...]
     code: tuple[Path, ...]
 
     @property
@@ -60,7 +65,7 @@ class ResolvedBackbone:
 
     def stamp(self) -> dict[str, JsonValue]:
         """Path, size and time of change of every file: equal stamps mean nothing was touched."""
-        files = (self.config, *self.weights, *self.tokenizer, *self.code)
+        files = (self.config, *self.weights, *self.tokenizer, *self.processor, *self.code)
         stats = {path.name: path.stat() for path in files}
         return {
             "model": self.model,
@@ -120,7 +125,8 @@ def _package_folder(package: str | None) -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def _from_hub(config: BackboneConfig, hub_id: str) -> ResolvedBackbone:
+def _from_hub(config: BackboneConfig, name: str) -> ResolvedBackbone:
+    hub_id = with_tag(name)
     folder, commit = download_model(hub_id, config.revision, with_code=config.trust_remote_code)
     return _inspect(config.name, hub_id, hub_id, commit, folder)
 
@@ -134,6 +140,7 @@ def _inspect(
             f"There are {sorted(p.name for p in folder.iterdir())!r}."
         )
     tokenizer = [folder / file for file in _TOKENIZER_FILES if (folder / file).is_file()]
+    processor = [folder / file for file in _PROCESSOR_FILES if (folder / file).is_file()]
     return ResolvedBackbone(
         name=name,
         load_name=load_name,
@@ -142,6 +149,7 @@ def _inspect(
         folder=folder,
         weights=_weights(name, model, folder),
         tokenizer=tuple(sorted([*tokenizer, *folder.glob("*.model")])),
+        processor=tuple(processor),
         code=tuple(sorted(folder.glob("*.py"))),
     )
 

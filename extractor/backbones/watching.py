@@ -103,14 +103,13 @@ def _noted(calls: Sequence[Call], state: Tensor) -> Tensor:
     """The state as some module returned it; models return copies of some in another shape."""
     if any(state is tensor for call in calls for tensor in (call.left, call.entered)):
         return state
-    numbers = state.flatten()
-    for call in calls:
-        if call.left is not None and call.left.numel() == numbers.numel():
-            left = call.left
-            maps = left.flatten(2).transpose(1, 2) if left.dim() == 4 else left
-            if torch.equal(maps.flatten(), numbers) or torch.equal(left.flatten(), numbers):
-                return left
-    return state
+    rows = _rows(state)
+    same = (call.left for call in calls if call.left is not None)
+    return next((left for left in same if torch.equal(_rows(left), rows)), state)
+
+
+def _rows(state: Tensor) -> Tensor:
+    return state.flatten(2).transpose(1, 2) if state.dim() == 4 else state
 
 
 def _final_norm(calls: Sequence[Call], last: Tensor) -> Call | None:
@@ -118,7 +117,7 @@ def _final_norm(calls: Sequence[Call], last: Tensor) -> Call | None:
     first = next((at for at, call in enumerate(calls) if call.left is last), len(calls))
     norms = [call for call in calls[first:] if call.is_final_norm]
     giving = [call for call in norms if call.left is last]
-    return (giving or norms or [None])[0]
+    return next(iter(giving or norms), None)
 
 
 def _giver(calls: Sequence[Call], state: Tensor) -> str:

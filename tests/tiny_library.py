@@ -1,0 +1,143 @@
+"""Tiny random models of transformers that read images, or images and texts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from tiny_models import CORPUS, MAX_POSITIONS
+
+SIDE = 32  # pixels; patches of 8 make 16 of them
+
+_VIT: dict[str, Any] = {
+    "hidden_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "image_size": SIDE,
+    "patch_size": 8,
+}
+_MAPS: dict[str, Any] = {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 2, 1, 1]}
+_SWIN: dict[str, Any] = {
+    "image_size": SIDE,
+    "patch_size": 4,
+    "embed_dim": 8,
+    "depths": [1, 2, 1],
+    "num_heads": [1, 2, 2],
+    "window_size": 2,
+}
+
+
+@dataclass(frozen=True)
+class TinyVision:
+    """How to make one family.
+
+    Attributes:
+        config: Class of its config.
+        options: Of the config.
+        first_tokens: Tokens before the patches: class, distillation, registers.
+        final_norm: Whether its last state is normed; None where there is no norm.
+    """
+
+    config: str
+    options: dict[str, Any]
+    first_tokens: int = 1
+    final_norm: bool | None = True
+    processor: str = "ViTImageProcessor"
+    recipe: dict[str, Any] = field(
+        default_factory=lambda: {"size": {"height": SIDE, "width": SIDE}}
+    )
+
+
+VISION: dict[str, TinyVision] = {
+    "vit": TinyVision("ViTConfig", _VIT),
+    "deit": TinyVision("DeiTConfig", _VIT, first_tokens=2),
+    "beit": TinyVision(
+        "BeitConfig", {**_VIT, "use_relative_position_bias": True}, final_norm=False
+    ),
+    "dinov2": TinyVision("Dinov2Config", _VIT),
+    "dinov2_with_registers": TinyVision("Dinov2WithRegistersConfig", _VIT, first_tokens=5),
+    "dinov3_vit": TinyVision("DINOv3ViTConfig", {**_VIT, "num_register_tokens": 4}, first_tokens=5),
+    "clip_vision_model": TinyVision("CLIPVisionConfig", _VIT, final_norm=False),
+    "siglip_vision_model": TinyVision("SiglipVisionConfig", _VIT, first_tokens=0),
+}
+MAPS: dict[str, TinyVision] = {
+    "swin": TinyVision("SwinConfig", _SWIN),
+    "swinv2": TinyVision("Swinv2Config", _SWIN),
+    "convnext": TinyVision("ConvNextConfig", _MAPS, final_norm=False),
+    "convnextv2": TinyVision("ConvNextV2Config", _MAPS, final_norm=False),
+    "dinov3_convnext": TinyVision("DINOv3ConvNextConfig", _MAPS),
+    "resnet": TinyVision("ResNetConfig", {**_MAPS, "embedding_size": 8}, final_norm=None),
+    "regnet": TinyVision(
+        "RegNetConfig",
+        {**_MAPS, "embedding_size": 8, "groups_width": 8},
+        final_norm=None,
+    ),
+}
+RECIPE: dict[str, Any] = {
+    "image_mean": [0.5, 0.4, 0.3],
+    "image_std": [0.2, 0.3, 0.4],
+    "resample": 3,
+}
+
+
+def save_tiny_vision(folder: Path, family: str) -> Path:
+    """Save a random vision model of this family with its preprocessor_config.json."""
+    made = {**VISION, **MAPS}[family]
+    config = getattr(transformers, made.config)(**made.options)
+    _save(transformers.AutoModel, config, folder)
+    transformers.ViTImageProcessor(**made.recipe, **RECIPE).save_pretrained(folder)
+    return folder
+
+
+def save_tiny_dual(folder: Path, family: str) -> Path:
+    """Save a random CLIP or SigLIP of 32 pixels and `MAX_POSITIONS` tokens."""
+    tokenizer = _train(transformers.CLIPTokenizer if family == "clip" else transformers.T5Tokenizer)
+    tokenizer.save_pretrained(folder)
+    text = {
+        "hidden_size": 16,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": MAX_POSITIONS,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    if family == "clip":
+        config = transformers.CLIPConfig(
+            text_config={**text, "projection_dim": 12},
+            vision_config={**_VIT, "hidden_size": 20, "projection_dim": 12},
+            projection_dim=12,
+        )
+        settings = {"size": {"shortest_edge": SIDE}, "crop_size": {"height": SIDE, "width": SIDE}}
+        processor = transformers.CLIPImageProcessor(**settings, **RECIPE)
+    else:
+        config = transformers.SiglipConfig(text_config=text, vision_config=_VIT)
+        settings = {"size": {"height": SIDE, "width": SIDE}}
+        processor = transformers.SiglipImageProcessor(**settings, **RECIPE)
+    _save(transformers.AutoModel, config, folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def _train(tokenizer: Any) -> Any:
+    trained = tokenizer().train_new_from_iterator(CORPUS * 4, vocab_size=300, show_progress=False)
+    trained.model_max_length = MAX_POSITIONS
+    return trained
+
+
+def _save(architecture: Any, config: Any, folder: Path) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        model = architecture.from_config(config, dtype=torch.float32).eval()
+        # Freshly made norms and biases are ones and zeros: then a norm that is applied twice, or
+        # not at all, would not show.
+        for tensor in model.state_dict().values():
+            if tensor.dtype.is_floating_point:
+                tensor.add_(torch.randn_like(tensor).abs() * 0.1)
+        model.save_pretrained(folder)
