@@ -163,8 +163,10 @@ class FitConfig(Settings):
     network: NetworkConfig = Field(
         default_factory=UniPTConfig, description="side network that reads the hidden states"
     )
-    pooling: PoolingName = Field(
-        "mean", description="how the rows of a sample become one vector for the head"
+    pooling: PoolingName | None = Field(
+        None,
+        description="how the rows of a sample become one vector for the head; null: as the task "
+        "usually does, the first one for vqa and the mean for others",
     )
     dropout: float = Field(
         0.0, ge=0, lt=1, description="share of the pooled features dropped before the head"
@@ -194,6 +196,12 @@ class FitConfig(Settings):
         description="of matrix products; weights and their updates are float32. auto: bfloat16 "
         "where the hardware gains from it, else float32",
     )
+
+    @model_validator(mode="after")
+    def _pooled_where_pooling_is_set(self) -> FitConfig:
+        if self.pooling is not None and self.task.usual_pooling is None:
+            raise ValueError(f"pooling has no effect with task {self.task.name!r}")
+        return self
 
 
 RESUMABLE_DIFFERENCES = frozenset({"device", "eval_batch_size", "checkpoint_every_steps"})

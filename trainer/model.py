@@ -29,15 +29,16 @@ def build_model(config: FitConfig, task: Task, sides: Sequence[Sequence[StreamSp
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = build_network(config.network, sides[0])
-        pooling = build_pooling(config.pooling)
+        usual = config.pooling or config.task.usual_pooling or "mean"
+        pooling = build_pooling(usual)
         texts = None
         if isinstance(config.task, RetrievalConfig):
             chosen = config.task.text_network or config.network
             texts = SideParts(
                 build_network(chosen, sides[1]),
-                build_pooling(config.task.text_pooling or config.pooling),
+                build_pooling(config.task.text_pooling or usual),
             )
-        return task.make_model(ModelParts(network, pooling, config.dropout, texts))
+        return task.make_model(ModelParts(network, pooling, config.dropout, texts, tuple(sides[0])))
 
 
 def num_parameters(model: nn.Module) -> int:

@@ -64,9 +64,12 @@ def fit(
 
     data = open_data(config, cache, main.num_processes)
     streams = [side.manifest.streams for side in data.source.sides]
+    models = [build_model(config, data.task, streams) for _ in rates]
+    for model in models:
+        data.task.start(model)
     trials = [
-        Trial(rate, accelerator, build_model(config, data.task, streams), config.optimizer)
-        for rate, accelerator in zip(rates, accelerators, strict=True)
+        Trial(rate, accelerator, model, config.optimizer)
+        for rate, accelerator, model in zip(rates, accelerators, models, strict=True)
     ]
     record = RunRecord.of(config, data, dtype=dtype, world_size=main.num_processes)
     on_main(

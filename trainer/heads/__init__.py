@@ -2,6 +2,7 @@
 
 from .answer import AnswerHead
 from .grounding import GroundingHeads, GroundingOutput
+from .released import head_tensors
 from .unit import scale_to_unit
 
-__all__ = ["AnswerHead", "GroundingHeads", "GroundingOutput", "scale_to_unit"]
+__all__ = ["AnswerHead", "GroundingHeads", "GroundingOutput", "head_tensors", "scale_to_unit"]

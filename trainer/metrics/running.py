@@ -46,6 +46,14 @@ class SoftAccuracy(Metric):
         return self.total / self.count
 
 
+class BestScore(SoftAccuracy):
+    """What `SoftAccuracy` would be if every question got the best of the answers on offer."""
+
+    def update(self, logits_QA: Tensor, targets_QA: Tensor) -> None:
+        """Add the questions of one batch."""
+        super().update(targets_QA, targets_QA)
+
+
 class GroundingPrecision(Metric):
     """Precision at k over many batches, in [0, 1]: (len(counts),) float64."""
 

@@ -4,20 +4,24 @@ from typing import Annotated
 
 from pydantic import Field
 
+from .answers import AnswersConfig, AnswersTask
 from .base import SETTLED, ModelParts, Moment, Output, SideParts, TargetError, TargetReader, Task
 from .classification import ClassificationConfig, ClassificationTask
 from .regression import RegressionConfig, RegressionTask
 from .retrieval import RetrievalConfig, RetrievalTask
 
 TaskConfig = Annotated[
-    ClassificationConfig | RegressionConfig | RetrievalConfig, Field(discriminator="name")
+    AnswersConfig | ClassificationConfig | RegressionConfig | RetrievalConfig,
+    Field(discriminator="name"),
 ]
 LearnedTask = Annotated[
-    ClassificationTask | RegressionTask | RetrievalTask, Field(discriminator="name")
+    AnswersTask | ClassificationTask | RegressionTask | RetrievalTask, Field(discriminator="name")
 ]
 
 __all__ = [
     "SETTLED",
+    "AnswersConfig",
+    "AnswersTask",
     "ClassificationConfig",
     "ClassificationTask",
     "LearnedTask",

@@ -5,15 +5,17 @@ B samples, E pooled width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from cache_schema import UserError
+from cache_schema import StreamSpec, UserError
+
+from ..pooling import PoolingName
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
@@ -51,12 +53,14 @@ class ModelParts:
         pooling: Packed rows and their layout to one vector per sample.
         dropout: Share of the features dropped before the head.
         texts: The second side of a task that reads pairs; else None.
+        streams: What the cache of `network` holds.
     """
 
     network: SideNetwork
     pooling: nn.Module
     dropout: float
     texts: SideParts | None = None
+    streams: tuple[StreamSpec, ...] = ()
 
     def both_sides(self) -> tuple[SideParts, SideParts]:
         """Items and texts."""
@@ -92,6 +96,24 @@ class TaskOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    usual_pooling: ClassVar[PoolingName | None] = "mean"
+    """What the head reads unless the settings say otherwise; None for tasks that never pool."""
+
+    reads: ClassVar[tuple[str, ...]] = ()
+    """Facts beside the hidden states that predictions are made with, see `facts`."""
+
+    def start(self, model: nn.Module) -> None:
+        """Load what training starts from into a fresh model: nothing, for most tasks."""
+
+    def facts(self, values: Mapping[str, Sequence[np.ndarray]]) -> dict[str, Tensor]:
+        """What `FeatureBatch.targets` must hold for a prediction without labels.
+
+        Args:
+            values: Each name in `reads` to one array per sample: a stored input of the cache, or
+                `size`, the height and width of the image in pixels.
+        """
+        return {}
+
 
 class Task(Protocol):
     """A task that has seen its training targets: all that training and prediction need.
@@ -111,6 +133,16 @@ class Task(Protocol):
     @property
     def higher_is_better(self) -> bool:
         """Whether more of the primary metric is better."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """See `TaskOptions.reads`."""
+
+    def start(self, model: nn.Module) -> None:
+        """Load what training starts from into a fresh model."""
+
+    def facts(self, values: Mapping[str, Sequence[np.ndarray]]) -> dict[str, Tensor]:
+        """See `TaskOptions.facts`."""
 
     def make_model(self, parts: ModelParts) -> nn.Module:
         """The trained module: `FeatureBatch` (`PairedBatch` for pairs) to the task's output."""
