@@ -93,9 +93,12 @@ def choose_columns(
     if named:
         notes.append(f"targets: {_quoted(named)}, by name")
         return Columns(inputs, named, config.keys, tuple(notes))
-    if len(left) == 1:
+    # Whoever names keys wants to join caches: captions beside images are no classes of them.
+    if len(left) == 1 and not config.keys:
         notes.append(f"target: column {left[0]!r}, the only one left")
         return Columns(inputs, (left[0],), config.keys, tuple(notes), is_left_over=True)
+    if config.keys:
+        return Columns(inputs, (), config.keys, tuple(notes))
     found = f"none of {_quoted(left)} is named like one" if left else "there is no other column"
     return Columns(inputs, (), config.keys, (*notes, f"no target: {found}"))
 
