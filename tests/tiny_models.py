@@ -334,3 +334,47 @@ def save_tiny_mdetr(folder: Path, **sizes: Any) -> Path:
     save_file(state, folder / "model.safetensors")
     save_file(heads.state_dict(), folder / "heads.safetensors")
     return folder
+
+
+def save_tiny_clip_vil(folder: Path, **sizes: Any) -> Path:
+    """Save a random CLIP-ViL with its heads: 3 layers of width 16, frames of 64 x 96 pixels."""
+    from safetensors.torch import save_file
+
+    from extractor.backbones.clip_vil import ClipViL, ClipViLConfig
+
+    tokenizer = tiny_tokenizer("BertTokenizer")
+    tokenizer.save_pretrained(folder)
+    defaults = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 16,
+        "num_layers": 3,
+        "num_heads": 2,
+        "intermediate_size": 32,
+        "max_position_embeddings": MAX_POSITIONS,
+        "visual_layers": (1, 2, 1, 1),
+        "visual_width": 4,
+        "visual_positions": 5,
+        "image_size": (64, 96),
+    }
+    config = ClipViLConfig(**{**defaults, **sizes})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        network = ClipViL(config).eval()
+        shake(network)
+        width = config.hidden_size
+        heads = {
+            "bert.pooler.dense": torch.nn.Linear(width, width),
+            "answer_head.logit_fc.0": torch.nn.Linear(width, 2 * width),
+            "answer_head.logit_fc.2": torch.nn.LayerNorm(2 * width),
+            "answer_head.logit_fc.3": torch.nn.Linear(2 * width, 11),
+        }
+        named = {
+            f"{path}.{name}": value
+            for path, head in heads.items()
+            for name, value in head.state_dict().items()
+        }
+    (folder / "config.json").write_text(config.model_dump_json(indent=2))
+    state = {name: value.contiguous() for name, value in network.state_dict().items()}
+    save_file(state, folder / "model.safetensors")
+    save_file(named, folder / "heads.safetensors")
+    return folder

@@ -7,7 +7,8 @@ from typing import Any
 
 from .errors import BackboneNotFoundError
 
-_FILES = ["*.json", "*.txt", "*.model", "model*.safetensors"]
+# The heads are those of a converted checkpoint, for the trainer.
+_FILES = ["*.json", "*.txt", "*.model", "model*.safetensors", "heads.safetensors"]
 
 
 def download_model(hub_id: str, revision: str | None, *, with_code: bool) -> tuple[Path, str]:

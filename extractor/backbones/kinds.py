@@ -35,6 +35,7 @@ class Kind:
 KINDS: tuple[Kind, ...] = (
     Kind("timm model", "timm_model", ("image",), ("timm",)),
     Kind("grounding model", "mdetr", ("image+text",), ("mdetr",)),
+    Kind("question answering model", "clip_vil", ("image+text",), ("clip-vil",)),
     Kind(
         "text encoder",
         "text",
@@ -44,6 +45,17 @@ KINDS: tuple[Kind, ...] = (
             "modernbert",
         ),
     ),
+    Kind(
+        "text decoder",
+        "text",
+        ("text",),
+        (
+            "gpt2", "gpt_neo", "gpt_neox", "gptj", "opt", "bloom", "falcon", "llama", "mistral",
+            "mixtral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi", "phi3", "olmo2",
+            "smollm3", "stablelm", "starcoder2", "granite",
+        ),
+    ),
+    Kind("encoder-decoder", "encoder_decoder", ("text",), ("t5", "mt5", "umt5", "bart", "mbart")),
     Kind(
         "vision model",
         "vision",
@@ -55,6 +67,7 @@ KINDS: tuple[Kind, ...] = (
         ),
     ),
     Kind("dual encoder", "dual", ("text", "image"), ("clip", "siglip")),
+    Kind("joint encoder", "joint", ("image+text",), ("vilt",)),
 )  # fmt: skip
 
 
@@ -68,11 +81,35 @@ def kind_of(resolved: ResolvedBackbone) -> Kind:
     for kind in KINDS:
         if model_type in kind.model_types:
             return kind
+    kind_name = None if model_type is None else _kind_in_library(model_type)
+    if kind_name is not None:
+        return next(kind for kind in KINDS if kind.name == kind_name)
     known = sorted(name for kind in KINDS for name in kind.model_types)
     raise UnsupportedBackboneError(
-        f"{resolved.name}: its kind is {model_type!r}, needed one of {', '.join(known)}. "
-        "Choose a backbone of one of these families."
+        f"{resolved.name}: its kind is {model_type!r}, needed one of {', '.join(known)}, or "
+        "another that transformers lists as a text, translation or image model. Choose one of them."
     )
+
+
+def is_tested(resolved: ResolvedBackbone) -> bool:
+    """Whether its family is among those above; others are checked while they load."""
+    model_type = model_type_of(resolved)
+    return any(model_type in kind.model_types for kind in KINDS)
+
+
+def _kind_in_library(model_type: str) -> str | None:
+    """The kind of a family that is not listed here, by the tasks that transformers lists it for."""
+    from transformers.models.auto import modeling_auto as tasks
+
+    kinds = {
+        "encoder-decoder": tasks.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+        "text encoder": tasks.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+        "text decoder": tasks.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        "vision model": tasks.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+    }
+    if model_type not in tasks.MODEL_MAPPING_NAMES:
+        return None
+    return next((kind for kind, families in kinds.items() if model_type in families), None)
 
 
 def modality_of(kind: Kind, config: BackboneConfig) -> Modality:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from cache_schema import Ragged
 
@@ -109,3 +111,29 @@ def _distinct(samples: Sequence[Sample]) -> tuple[list[int], list[int]]:
     for at, place in reversed(list(enumerate(places))):
         starts[place] = at
     return starts, places
+
+
+def normalised(
+    pixels_3HW: np.ndarray,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+    like: Tensor,
+) -> Tensor:
+    """uint8 pixels as a network's numbers, of the dtype and on the device of one of its weights."""
+    pixels = torch.from_numpy(pixels_3HW).to(like.device, non_blocking=True).float() / 255
+    centre, spread = (
+        torch.tensor(three, device=like.device).view(3, 1, 1) for three in (mean, std)
+    )
+    return ((pixels - centre) / spread).to(like.dtype)
+
+
+def run_by_size(images: Sequence[Tensor], run: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    """What a network gives for each image; those of one size run together, none is padded."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for number, image in enumerate(images):
+        groups.setdefault(tuple(image.shape), []).append(number)
+    found: dict[int, Tensor] = {}
+    for numbers in groups.values():
+        results = run(torch.stack([images[number] for number in numbers]))
+        found.update(zip(numbers, results, strict=True))
+    return [found[number] for number in range(len(images))]

@@ -30,7 +30,7 @@ from ..layers import choose_layers
 from ..packing import pack_layers, pad_ids
 from ..released import load_weights, read_sizes
 from ..resolve import ResolvedBackbone
-from ..shared_images import images_of, measure_shared, read_shared
+from ..shared_images import images_of, measure_shared, normalised, read_shared
 from .config import MDETRConfig
 from .images import map_size
 from .inputs import DetectorRecipe, SpanTokenizer, Words
@@ -71,11 +71,12 @@ class MDETRBackbone:
         self._network = network
         self._tokenizer = tokenizer
         self._recipe = recipe
+        self._pad_id = int(network.config.text_config.get("pad_token_id", 1))
 
     @property
     def device(self) -> torch.device:
         """Where the network's weights are."""
-        return self._network.query_embed.weight.device
+        return self._weight.device
 
     def measure(self, samples: Sequence[Sample]) -> Measured:
         """Tokenise, and look at the images' sizes."""
@@ -109,9 +110,10 @@ class MDETRBackbone:
         assert isinstance(ids, Ragged)
         words = RowLayout.from_lengths(ids.lengths[rows])
         images, image_of = images_of(prepared.inputs, rows)
+        sizes = self._network.config
         states = self._network(
-            [self._normalised(image) for image in images],
-            pad_ids(ids.take(rows), words, 0).to(self.device),
+            [normalised(i, sizes.image_mean, sizes.image_std, self._weight) for i in images],
+            pad_ids(ids.take(rows), words, self._pad_id).to(self.device),
             words.mask().long().to(self.device),
             image_of,
         )
@@ -125,6 +127,10 @@ class MDETRBackbone:
             streams[stream.name] = StreamBatch(values, layout, grid)
         return FeatureBatch(streams, torch.from_numpy(rows).to(self.device))
 
+    @property
+    def _weight(self) -> torch.Tensor:
+        return self._network.query_embed.weight
+
     def _lengths(self, words: Words, grids: np.ndarray) -> dict[str, np.ndarray]:
         places = grids.prod(axis=1)
         is_readable = places > 0
@@ -133,13 +139,6 @@ class MDETRBackbone:
             ENCODER: np.where(is_readable, places + words.token_ids.lengths, 0),
             DECODER: np.where(is_readable, queries, 0).astype(np.int64),
         }
-
-    def _normalised(self, pixels_3HW: np.ndarray) -> torch.Tensor:
-        config, weight = self._network.config, self._network.query_embed.weight
-        mean = torch.tensor(config.image_mean, device=weight.device).view(3, 1, 1)
-        std = torch.tensor(config.image_std, device=weight.device).view(3, 1, 1)
-        pixels = torch.from_numpy(pixels_3HW).to(weight.device, non_blocking=True)
-        return ((pixels.float() / 255 - mean) / std).to(weight.dtype)
 
 
 def load(

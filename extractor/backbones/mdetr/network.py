@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from ..shared_images import run_by_size
 from .config import MDETRConfig
 from .images import ImageNetwork, sine_positions
 from .transformer import Transformer
@@ -99,19 +100,9 @@ class MDETR(nn.Module):
 
     def see(self, images: Sequence[Tensor]) -> tuple[list[Tensor], list[tuple[int, int]]]:
         """Places of every image as rows (h * w, D), and (h, w); images of one size run together."""
-        groups: dict[tuple[int, ...], list[int]] = {}
-        for number, image in enumerate(images):
-            groups.setdefault(tuple(image.shape), []).append(number)
-        rows: dict[int, Tensor] = {}
-        grids: dict[int, tuple[int, int]] = {}
-        for numbers in groups.values():
-            batch = torch.stack([images[number] for number in numbers])
-            projected_UDhw = self.input_proj(self.backbone(batch))
-            for number, map_Dhw in zip(numbers, projected_UDhw, strict=True):
-                rows[number] = map_Dhw.flatten(1).T
-                grids[number] = (map_Dhw.shape[1], map_Dhw.shape[2])
-        order = range(len(images))
-        return [rows[number] for number in order], [grids[number] for number in order]
+        maps = run_by_size(images, lambda batch: self.input_proj(self.backbone(batch)))
+        grids = [(map_Dhw.shape[1], map_Dhw.shape[2]) for map_Dhw in maps]
+        return [map_Dhw.flatten(1).T for map_Dhw in maps], grids
 
     def read(self, token_ids_BT: Tensor, token_mask_BT: Tensor) -> Tensor:
         """Texts as (B, T, D)."""
