@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from trainer.order import (
     batch_bounds,
+    draw_views,
     epoch_order,
     held_out,
     num_batches,
@@ -112,3 +113,54 @@ def test_the_held_out_part_has_the_asked_size_and_leaves_something(num_samples, 
 def test_steps_seeds_and_ranks_draw_other_numbers(other):
     assert step_seed(0, 5, 0, 2) == step_seed(0, 5, 0, 2)
     assert step_seed(0, 5, 0, 2) != step_seed(*other)
+
+
+@given(st.integers(1, 60), st.integers(1, 5), st.integers(1, 4), st.integers(0, 2**40))
+def test_as_many_epochs_as_views_read_each_view_once(num_rows, text_views, item_views, first):
+    """No view that was paid for is left unread, and none is read twice before the others."""
+    samples = np.stack([np.arange(num_rows) * 7, np.arange(num_rows) % 3 * 9], axis=1)
+    views = (text_views, item_views)
+    start = first * text_views * item_views
+
+    drawn = np.stack(
+        [
+            draw_views(samples, views, seed=3, epoch=start + epoch) - samples
+            for epoch in range(text_views * item_views)
+        ]
+    )
+
+    for side, count in enumerate(views):
+        turns = drawn[:, :, side].reshape(-1, count, num_rows)
+        assert (np.sort(turns, axis=1) == np.arange(count)[None, :, None]).all()
+
+
+@given(st.permutations(range(20)), st.integers(0, 99))
+def test_a_row_has_the_same_view_wherever_it_is_read(order, epoch):
+    """On any rank, in any batch and after a resume; all texts of an image see one view of it."""
+    samples = np.arange(0, 100, 5)
+
+    together = draw_views(samples, (5,), seed=1, epoch=epoch)
+    shuffled = draw_views(samples[order[:7]], (5,), seed=1, epoch=epoch)
+
+    assert (shuffled == together[order[:7]]).all()
+    pairs = np.stack([samples[order], np.full(20, 10)], axis=1)
+    assert len(set(draw_views(pairs, (1, 5), seed=1, epoch=epoch)[:, 1])) == 1
+
+
+def test_views_are_drawn_evenly_and_differently_by_row_side_and_seed():
+    """A view that all rows share in an epoch would train on one crop at a time."""
+    rows = np.arange(30_000) * 4
+    pairs = np.stack([rows, rows], axis=1)
+
+    drawn = draw_views(pairs, (4, 4), seed=0, epoch=0) - pairs
+
+    counts = np.bincount(drawn[:, 0] * 4 + drawn[:, 1], minlength=16)
+    assert abs(counts - 30_000 / 16).max() < 5 * np.sqrt(30_000 / 16)
+    other = draw_views(pairs, (4, 4), seed=1, epoch=0) - pairs
+    assert abs((other == drawn).mean() - 0.25) < 0.01
+
+
+def test_one_view_is_the_row_itself():
+    samples = np.array([4, 0, 9])
+
+    assert draw_views(samples, (1,), seed=5, epoch=3).tolist() == [4, 0, 9]

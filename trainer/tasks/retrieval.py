@@ -173,12 +173,14 @@ class RetrievalTask(TaskOptions):
         """
         config, index_B = self.config, output.item_of_text
         scores_BB = output.items.index_select(0, index_B) @ output.texts.T
+        if config.loss == "contrastive":
+            scores_BB = output.log_scale.exp() * scores_BB
         if config.same_item == "ignored" or moment == SETTLED:
             is_same_BB = index_B[:, None] == index_B
             is_other_BB = is_same_BB & ~torch.eye(len(index_B), dtype=torch.bool).to(index_B.device)
             scores_BB = scores_BB.masked_fill(is_other_BB, -math.inf)
         if config.loss == "contrastive":
-            return symmetric_cross_entropy(output.log_scale.exp() * scores_BB)
+            return symmetric_cross_entropy(scores_BB)
         phase = triplet_phase(moment.epoch, moment.step, moment.steps_per_epoch)
         return phase.factor * triplet_loss(scores_BB, margin=config.margin, hardest=phase.hardest)
 
