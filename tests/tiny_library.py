@@ -141,3 +141,105 @@ def _save(architecture: Any, config: Any, folder: Path) -> None:
             if tensor.dtype.is_floating_point:
                 tensor.add_(torch.randn_like(tensor).abs() * 0.1)
         model.save_pretrained(folder)
+
+
+_DECODER: dict[str, Any] = {
+    "hidden_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "intermediate_size": 32,
+    "max_position_embeddings": MAX_POSITIONS,
+}
+_GPT: dict[str, Any] = {"n_embd": 16, "n_layer": 3, "n_head": 2, "n_positions": MAX_POSITIONS}
+_HEADS: dict[str, Any] = {**_DECODER, "head_dim": 8}
+DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "gpt2": ("GPT2Config", _GPT),
+    "gpt_neo": (
+        "GPTNeoConfig",
+        {
+            "hidden_size": 16,
+            "num_layers": 2,
+            "num_heads": 2,
+            "attention_types": [[["global", "local"], 1]],
+            "max_position_embeddings": MAX_POSITIONS,
+            "window_size": 8,
+        },
+    ),
+    "gpt_neox": ("GPTNeoXConfig", _DECODER),
+    "gptj": ("GPTJConfig", {**_GPT, "rotary_dim": 4}),
+    "opt": ("OPTConfig", {**_DECODER, "ffn_dim": 32, "word_embed_proj_dim": 16}),
+    "bloom": ("BloomConfig", {"hidden_size": 16, "n_layer": 3, "n_head": 2}),
+    "falcon": ("FalconConfig", _DECODER),
+    "llama": ("LlamaConfig", _DECODER),
+    "mistral": ("MistralConfig", {**_DECODER, "sliding_window": 8}),
+    "mixtral": ("MixtralConfig", {**_DECODER, "num_local_experts": 2}),
+    "qwen2": ("Qwen2Config", _DECODER),
+    "qwen3": ("Qwen3Config", _HEADS),
+    "gemma": ("GemmaConfig", _HEADS),
+    "gemma2": ("Gemma2Config", {**_HEADS, "sliding_window": 8}),
+    "gemma3_text": ("Gemma3TextConfig", {**_HEADS, "sliding_window": 8}),
+    "phi": ("PhiConfig", _DECODER),
+    "phi3": ("Phi3Config", _DECODER),
+    "olmo2": ("Olmo2Config", _DECODER),
+    "smollm3": ("SmolLM3Config", _DECODER),
+    "stablelm": ("StableLmConfig", _DECODER),
+    "starcoder2": ("Starcoder2Config", _DECODER),
+    "granite": ("GraniteConfig", {**_DECODER, "embedding_multiplier": 3.0}),
+}
+_BART: dict[str, Any] = {
+    "d_model": 16,
+    "encoder_layers": 2,
+    "decoder_layers": 3,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 32,
+    "decoder_ffn_dim": 32,
+    "max_position_embeddings": MAX_POSITIONS,
+}
+_T5: dict[str, Any] = {
+    "d_model": 16,
+    "d_kv": 8,
+    "d_ff": 32,
+    "num_layers": 2,
+    "num_decoder_layers": 3,
+    "num_heads": 2,
+}
+ENCODER_DECODERS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "t5": ("T5Config", "T5Tokenizer", _T5),
+    "mt5": ("MT5Config", "T5Tokenizer", _T5),
+    "umt5": ("UMT5Config", "T5Tokenizer", _T5),
+    "bart": ("BartConfig", "RobertaTokenizer", _BART),
+    "mbart": ("MBartConfig", "RobertaTokenizer", _BART),
+    "pegasus": ("PegasusConfig", "RobertaTokenizer", _BART),  # not listed by us
+}
+
+
+def save_tiny_decoder(folder: Path, family: str) -> Path:
+    """Save a random decoder-only language model; its tokenizer adds and pads nothing."""
+    name, options = DECODERS[family]
+    tokenizer = _train(transformers.GPT2Tokenizer)
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(folder)
+    _save(transformers.AutoModel, _text_config(name, tokenizer, options), folder)
+    return folder
+
+
+def save_tiny_encoder_decoder(folder: Path, family: str) -> Path:
+    """Save a random encoder-decoder."""
+    name, tokenizer_name, options = ENCODER_DECODERS[family]
+    tokenizer = _train(getattr(transformers, tokenizer_name))
+    tokenizer.save_pretrained(folder)
+    start = {"decoder_start_token_id": tokenizer.pad_token_id}
+    _save(transformers.AutoModel, _text_config(name, tokenizer, {**options, **start}), folder)
+    return folder
+
+
+def _text_config(name: str, tokenizer: Any, options: dict[str, Any]) -> Any:
+    return getattr(transformers, name)(
+        vocab_size=len(tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        **options,
+    )

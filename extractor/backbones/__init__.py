@@ -20,7 +20,7 @@ from .errors import (
     UnknownBackboneError,
     UnsupportedBackboneError,
 )
-from .kinds import check_settings, kind_of, modality_of
+from .kinds import check_settings, is_tested, kind_of, modality_of
 from .resolve import ResolvedBackbone, resolve_backbone
 
 if TYPE_CHECKING:
@@ -57,6 +57,10 @@ def load_backbone(config: BackboneConfig, device: torch.device | str = "auto") -
     chosen = config.model_copy(update={"modality": modality})
     module = import_module(f".{kind.module}", __name__)
     backbone: Backbone = module.load(resolved, chosen, device)
+    if not is_tested(resolved):
+        from .selfcheck import check_untested
+
+        check_untested(backbone, chosen)
     return backbone
 
 

@@ -77,15 +77,32 @@ class TextTokenizer:
         # The fast way does not tell where in the text a token comes from.
         placed = self._backend.encode_batch([texts[at] for at in augmented])
         for at, encoding in zip(augmented, placed, strict=True):
-            text = texts[at]
-            first = text if isinstance(text, str) else text[0]
-            ids[at], segments[at] = self._views.change(encoding, first, samples[at])
+            ids[at], segments[at] = self._views.change(encoding, _first(texts[at]), samples[at])
         token_ids = Ragged.from_rows(ids, np.int32)
         inputs = {"token_ids": token_ids}
         if self._uses_segments:
             inputs["segment_ids"] = Ragged.from_rows(segments, np.int8)
         truncated = np.array([bool(e.overflowing) for e in encodings], dtype=bool)
         return Tokens(inputs, token_ids.lengths, truncated)
+
+    def tokenize_apart(self, samples: Sequence[Sample]) -> tuple[Tokens, Tokens | None]:
+        """Each `text` alone, and each `text_pair` alone where there are pairs.
+
+        Raises:
+            BackboneError: A sample has no text, or some have a pair and others do not.
+        """
+        texts = _texts(samples)
+        first = [
+            {**sample, "text": _first(text)} for sample, text in zip(samples, texts, strict=True)
+        ]
+        for sample in first:
+            sample.pop("text_pair", None)
+        pairs = [{"text": text[1]} for text in texts if isinstance(text, tuple)]
+        return self.tokenize(first), self.tokenize(pairs) if pairs else None
+
+
+def _first(text: str | tuple[str, str]) -> str:
+    return text if isinstance(text, str) else text[0]
 
 
 def model_maximum(tokenizer: PreTrainedTokenizerBase, num_positions: int | None) -> int:
