@@ -27,7 +27,9 @@ class LayerStatistics(Document):
     """Statistics of one stream, one number per stored layer."""
 
     absmax: tuple[float, ...]
-    mean_square: tuple[float, ...] = Field(description="mean of the squared values")
+    mean_square: tuple[float, ...] = Field(
+        description="mean of the squared values, from a sample of the rows"
+    )
 
 
 class UnreadableSample(Document):

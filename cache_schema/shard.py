@@ -5,12 +5,14 @@ Every array is one uncompressed chunk followed by its CRC32C, so that one sample
 
 from __future__ import annotations
 
+import json
 import struct
 import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from itertools import pairwise
 from socket import gethostname
 
@@ -151,26 +153,60 @@ def _arrays(contents: ShardContents) -> dict[str, np.ndarray]:
 
 
 def _metadata(arrays: Mapping[str, np.ndarray], stored: Encoding) -> dict[str, bytes]:
-    """Every `zarr.json` of a shard's group, as Zarr itself writes them."""
+    """Every `zarr.json` of a shard's group."""
+    folders = {parent for name in arrays for parent in _parents(name)}
+    documents = {f"{folder}/zarr.json".lstrip("/"): _group_template() for folder in folders}
+    for name, array in arrays.items():
+        is_states = stored.stored_dtype == array.dtype and name.endswith("/values")
+        is_float = np.issubdtype(array.dtype, np.floating)
+        fill = stored.fill if is_states else (float("nan") if is_float else 0)
+        template = _array_template(
+            array.dtype.str, array.ndim, repr(fill), stored.name if is_states else None
+        )
+        document = json.loads(template)
+        document["shape"] = list(array.shape)
+        chunk_shape = [max(1, size) for size in array.shape]
+        document["chunk_grid"]["configuration"]["chunk_shape"] = chunk_shape
+        documents[f"{name}/zarr.json"] = json.dumps(document, indent=2).encode()
+    return documents
+
+
+def _parents(name: str) -> list[str]:
+    """The groups that an array lies in, the root's name being empty."""
+    parts = name.split("/")[:-1]
+    return ["/".join(parts[:depth]) for depth in range(len(parts) + 1)]
+
+
+@cache
+def _group_template() -> bytes:
+    """A group's `zarr.json`, as Zarr itself writes it."""
+    import zarr
+    from zarr.core.buffer import Buffer
+
+    documents: dict[str, Buffer] = {}
+    zarr.open_group(zarr.storage.MemoryStore(documents), mode="w-")
+    return documents["zarr.json"].to_bytes()
+
+
+@cache
+def _array_template(dtype: str, num_axes: int, fill: str, true_dtype: str | None) -> bytes:
+    """The `zarr.json` of an array of one number, as Zarr itself writes it.
+
+    Zarr takes milliseconds for each array, which adds up over the shards of a cache.
+    """
     import zarr
     from zarr.codecs import Crc32cCodec
     from zarr.core.buffer import Buffer
 
     documents: dict[str, Buffer] = {}
-    root = zarr.open_group(zarr.storage.MemoryStore(documents), mode="w-")
-    for folder in sorted({name.rpartition("/")[0] for name in arrays}):
-        root.require_group(folder)
-    for name, array in arrays.items():
-        is_states = stored.stored_dtype == array.dtype and name.endswith("/values")
-        is_float = np.issubdtype(array.dtype, np.floating)
-        root.create_array(
-            name,
-            shape=array.shape,
-            dtype=array.dtype,
-            chunks=tuple(max(1, size) for size in array.shape),
-            filters=None,
-            compressors=[Crc32cCodec()],
-            fill_value=stored.fill if is_states else (float("nan") if is_float else 0),
-            attributes={"dtype": stored.name} if is_states else {},
-        )
-    return {key: document.to_bytes() for key, document in documents.items()}
+    zarr.create_array(
+        zarr.storage.MemoryStore(documents),
+        shape=(1,) * num_axes,
+        dtype=dtype,
+        chunks=(1,) * num_axes,
+        filters=None,
+        compressors=[Crc32cCodec()],
+        fill_value=float(fill) if "nan" in fill else int(fill),
+        attributes={} if true_dtype is None else {"dtype": true_dtype},
+    )
+    return documents["zarr.json"].to_bytes()

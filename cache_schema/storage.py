@@ -142,7 +142,9 @@ class LocalStorage:
     def make_durable(self, prefix: str) -> None:
         for folder, _, files in os.walk(self.root / prefix, topdown=False):
             for name in files:
-                _sync(Path(folder, name))
+                # A cache is larger than what is read of it soon, and a job's memory limit counts
+                # the pages of files: they go back when the disk has what was written.
+                _sync(Path(folder, name), release=True)
             _sync(Path(folder))
         _sync((self.root / prefix).parent)
 
@@ -229,9 +231,11 @@ class LocalStorage:
             raise StorageError(f"{self.root}: {advice}") from error
 
 
-def _sync(path: Path) -> None:
+def _sync(path: Path, *, release: bool = False) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+        if release and hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:
         os.close(descriptor)
