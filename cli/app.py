@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from .convert import convert
 from .errors import shown_as_one_line
 from .evaluate import evaluate
 from .examples import epilog
@@ -30,6 +31,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     verify,
     repair,
     gc,
+    convert,
 )
 
 

@@ -29,6 +29,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "unipt gc reviews-bert-base.zarr --dry-run",
         "unipt gc reviews-bert-base.zarr",
     ),
+    "convert": (
+        "unipt convert mdetr pretrained_resnet101_checkpoint.pth ./mdetr",
+        "unipt convert clip-vil Epoch11_LXRT.pth ./clip-vil",
+    ),
     "fit": (
         "unipt fit --cache reviews-bert-base.zarr --target label",
         "unipt fit --cache reviews-bert-base.zarr --target label --network probe --run runs/probe",

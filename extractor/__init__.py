@@ -2,6 +2,7 @@
 
 from .augmentation import Augmentation
 from .backbones import ALIASES, BackboneConfig, load_backbone, resolve_backbone
+from .backbones.convert import convert_checkpoint
 from .config import ExtractConfig
 from .errors import HiddenStateError
 from .inputs import DataConfig, open_data
@@ -18,6 +19,7 @@ __all__ = [
     "ExtractionEstimate",
     "ExtractionReport",
     "HiddenStateError",
+    "convert_checkpoint",
     "default_cache_path",
     "estimate",
     "extract",

@@ -42,6 +42,7 @@ FLAGS = {
     "verify": "CACHE --quick --quiet --json",
     "repair": "CACHE --quiet --json",
     "gc": "CACHE --include-recent --dry-run --json",
+    "convert": "KIND CHECKPOINT FOLDER --tokenizer --quiet --json",
 }
 HEAVY = ("torch", "transformers", "zarr", "pandas", "numpy", "datasets", "accelerate", "matplotlib")
 
