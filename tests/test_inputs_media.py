@@ -483,6 +483,12 @@ def test_an_image_column_that_cannot_be_told_is_asked_for(photos) -> None:
         read(save_jsonl(photos / "rows.jsonl", rows))
 
 
+def test_the_path_of_an_image_may_be_its_key(photos) -> None:
+    source = read(save_rows(photos, "csv"), keys=("image",))
+
+    assert strings(source, "image") == [row["image"] for row in ROWS]
+
+
 def test_a_key_is_kept_as_it_is_written(photos) -> None:
     rows = [
         {**row, "name": name} for row, name in zip(ROWS, ["007", "größer", "", None], strict=True)

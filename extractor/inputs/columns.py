@@ -144,7 +144,7 @@ def _media(
         return chosen
     free = [
         c for c in columns
-        if c not in (*config.targets, *config.keys, config.text_column, config.text_pair_column)
+        if c not in (*config.targets, config.text_column, config.text_pair_column)
     ]  # fmt: skip
     by_name = {c.strip().lower(): c for c in free}
     names = [name for name in _MEDIA_NAMES[role] if name in by_name]
