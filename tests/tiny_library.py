@@ -125,6 +125,22 @@ def save_tiny_dual(folder: Path, family: str) -> Path:
     return folder
 
 
+def save_tiny_vilt(folder: Path) -> Path:
+    """Save a random ViLT of 32 pixels on the shorter side."""
+    tokenizer = _train(transformers.BertTokenizer)
+    tokenizer.save_pretrained(folder)
+    config = transformers.ViltConfig(
+        **_VIT,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=MAX_POSITIONS,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    _save(transformers.AutoModel, config, folder)
+    size = {"shortest_edge": SIDE}
+    transformers.ViltImageProcessor(size=size, size_divisor=8, **RECIPE).save_pretrained(folder)
+    return folder
+
+
 def _train(tokenizer: Any) -> Any:
     trained = tokenizer().train_new_from_iterator(CORPUS * 4, vocab_size=300, show_progress=False)
     trained.model_max_length = MAX_POSITIONS

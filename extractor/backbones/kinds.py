@@ -7,6 +7,7 @@ entry in `KINDS`. Nothing here imports torch.
 from __future__ import annotations
 
 import json
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,7 +102,7 @@ def _kind_in_library(model_type: str) -> str | None:
     """The kind of a family that is not listed here, by the tasks that transformers lists it for."""
     from transformers.models.auto import modeling_auto as tasks
 
-    kinds = {
+    kinds: dict[str, Container[str]] = {
         "encoder-decoder": tasks.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
         "text encoder": tasks.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
         "text decoder": tasks.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,

@@ -72,7 +72,7 @@ def load(
     text = TextTokenizer(
         tokenizer,
         max_length=max_length(resolved.name, model, tokenizer, config.max_length),
-        uses_segments=_uses_segments(model, tokenizer),
+        uses_segments=uses_segments(model, tokenizer),
     )
     forward = TextStates(model)
     inputs = {TOKEN_IDS: Padded(probe_ids(tokenizer, model.device), None)}
@@ -120,6 +120,7 @@ def text_spec(
         "load_name": resolved.load_name,
         "layers": chosen_layers(config),
         "modality": config.modality,
+        "image_size": image_size_option(config),
         "max_length": length,
         "precision": precision,
         "quantize": config.quantize,
@@ -134,6 +135,12 @@ def text_spec(
         num_parameters=sum(p.numel() for p in model.parameters()),
         options=options,
     )
+
+
+def image_size_option(config: BackboneConfig) -> JsonValue:
+    """As the user chose, for the manifest."""
+    size = config.image_size
+    return list(size) if isinstance(size, tuple) else size
 
 
 def chosen_layers(config: BackboneConfig) -> JsonValue:
@@ -201,7 +208,8 @@ def max_length(
     return asked
 
 
-def _uses_segments(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> bool:
+def uses_segments(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the model tells the texts of a pair apart."""
     return (
         "token_type_ids" in tokenizer.model_input_names
         and "token_type_ids" in inspect.signature(model.forward).parameters

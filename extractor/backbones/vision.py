@@ -26,7 +26,7 @@ from .loading import load_model
 from .packing import rows_of_map
 from .processor import load_recipe
 from .resolve import ResolvedBackbone
-from .text import chosen_layers
+from .text import chosen_layers, image_size_option
 from .watching import describe_layers, watch
 
 if TYPE_CHECKING:
@@ -158,9 +158,7 @@ def assemble(
                 "layers": chosen_layers(config),
                 "modality": config.modality,
                 "frames": config.frames,
-                "image_size": config.image_size
-                if not isinstance(config.image_size, tuple)
-                else list(config.image_size),
+                "image_size": image_size_option(config),
                 "precision": precision,
                 "quantize": config.quantize,
                 "trust_remote_code": config.trust_remote_code,
