@@ -37,14 +37,21 @@ class GroundingHeads(nn.Module):
         width: D.
         num_positions: C; 255 in the release.
         contrastive_width: H; 64 in the release.
+        text_width: Of the text tokens; D if not given.
     """
 
-    def __init__(self, width: int, num_positions: int = 255, contrastive_width: int = 64) -> None:
+    def __init__(
+        self,
+        width: int,
+        num_positions: int = 255,
+        contrastive_width: int = 64,
+        text_width: int | None = None,
+    ) -> None:
         super().__init__()
         self.class_embed = nn.Linear(width, num_positions + 1)
         self.bbox_embed = BoxRegressor(width)
         self.contrastive_align_projection_image = nn.Linear(width, contrastive_width)
-        self.contrastive_align_projection_text = nn.Linear(width, contrastive_width)
+        self.contrastive_align_projection_text = nn.Linear(text_width or width, contrastive_width)
 
     def forward(self, queries_BQD: Tensor) -> GroundingOutput:
         """Predictions of one level."""

@@ -70,6 +70,7 @@ def grounding_losses(
     words_BTH: Tensor,
     targets: GroundingTargets,
     *,
+    is_word_BT: Tensor | None = None,
     num_boxes: float | None = None,
     costs: MatchCosts | None = None,
 ) -> GroundingLosses:
@@ -79,6 +80,7 @@ def grounding_losses(
         output: Predictions of the level.
         words_BTH: Text tokens in the contrastive space, length 1.
         targets: Boxes and their words.
+        is_word_BT: True for real tokens; None: all columns take part, as in the release.
         num_boxes: What sums are divided by, if not the boxes of this batch (at least 1): the
             mean over processes when several train together.
         costs: Weights of the matching cost.
@@ -93,7 +95,8 @@ def grounding_losses(
         soft_tokens=soft_token_loss(output.logits, targets, matches) / num_boxes,
         l1=F.l1_loss(predicted, wanted, reduction="sum") / num_boxes,
         giou=(1 - overlaps).sum() / num_boxes,
-        alignment=alignment_loss(output.queries, words_BTH, targets, matches) / num_boxes,
+        alignment=alignment_loss(output.queries, words_BTH, targets, matches, is_word_BT)
+        / num_boxes,
         cardinality_error=_cardinality_error(output.logits, targets),
         matches=matches,
     )
@@ -121,16 +124,24 @@ def soft_token_loss(logits_BQC: Tensor, targets: GroundingTargets, matches: Matc
 
 
 def alignment_loss(
-    queries_BQH: Tensor, words_BTH: Tensor, targets: GroundingTargets, matches: Matches
+    queries_BQH: Tensor,
+    words_BTH: Tensor,
+    targets: GroundingTargets,
+    matches: Matches,
+    is_word_BT: Tensor | None = None,
 ) -> Tensor:
     """Sum over images of the contrastive loss between matched queries and their words.
 
-    The softmax runs over all T token columns, padding included, as in the release.
+    Without `is_word_BT` the softmax runs over all T token columns, padding included, as in the
+    release, where padded tokens have states too; a cache holds none of them.
     """
     logits_BQT = torch.einsum("bqh,bth->bqt", queries_BQH, words_BTH) / TEMPERATURE
     is_pair_BQT = torch.zeros_like(logits_BQT, dtype=torch.bool)
     is_pair_BQT[matches.images, matches.queries] = targets.words[matches.boxes]
-    to_words = _negative_log_likelihood(logits_BQT, is_pair_BQT)
+    of_words_BQT = logits_BQT
+    if is_word_BT is not None:
+        of_words_BQT = logits_BQT.masked_fill(~is_word_BT[:, None], -torch.inf)
+    to_words = _negative_log_likelihood(of_words_BQT, is_pair_BQT)
     to_queries = _negative_log_likelihood(logits_BQT.mT, is_pair_BQT.mT)
     return (to_words + to_queries) / 2
 

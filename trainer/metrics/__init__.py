@@ -1,7 +1,8 @@
 """Metrics of the paper's systems, as functions of tensors; over many batches in `running`."""
 
 from .answers import scores_of_choices, soft_accuracy
-from .grounding import Overlap, hits, order_by_score, predicted_boxes
+from .grounding import Overlap, best_first, hits, order_by_score, predicted_boxes
+from .label_spans import are_span_labels, label_spans
 from .ranks import Ranks, Ties, best_of_groups, rank_embeddings, rank_merged, rank_scores
 from .recall import (
     Median,
@@ -23,8 +24,11 @@ __all__ = [
     "RecallSummary",
     "Ties",
     "TwoWayRecall",
+    "are_span_labels",
+    "best_first",
     "best_of_groups",
     "hits",
+    "label_spans",
     "mean_of_folds",
     "order_by_score",
     "predicted_boxes",

@@ -30,11 +30,16 @@ def predicted_boxes(output: GroundingOutput, sizes_B2: Tensor) -> tuple[Tensor, 
     return scores_BQ, cxcywh_to_xyxy(output.boxes) * scale_B14
 
 
-def order_by_score(scores_BQ: Tensor, boxes_BQ4: Tensor) -> Tensor:
-    """Boxes with the highest score first; of equal scores, the one with larger numbers."""
+def best_first(scores_BQ: Tensor, boxes_BQ4: Tensor) -> Tensor:
+    """(B, Q) int64, the query of the highest score first; of equals, that with larger numbers."""
     boxes = boxes_BQ4.detach().cpu().numpy()
     keys = (*(boxes[..., axis] for axis in (3, 2, 1, 0)), scores_BQ.detach().cpu().numpy())
-    order_BQ = torch.from_numpy(np.lexsort(keys, axis=-1)[:, ::-1].copy()).to(boxes_BQ4.device)
+    return torch.from_numpy(np.lexsort(keys, axis=-1)[:, ::-1].copy()).to(boxes_BQ4.device)
+
+
+def order_by_score(scores_BQ: Tensor, boxes_BQ4: Tensor) -> Tensor:
+    """Boxes in the order of `best_first`."""
+    order_BQ = best_first(scores_BQ, boxes_BQ4)
     return boxes_BQ4.gather(1, order_BQ[..., None].expand_as(boxes_BQ4))
 
 

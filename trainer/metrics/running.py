@@ -92,6 +92,15 @@ class GroundingPrecision(Metric):
         return self.num_hits / self.count
 
 
+class NamedPrecision(GroundingPrecision):
+    """`GroundingPrecision` as `precision_at_1`, `precision_at_5`, ..."""
+
+    def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
+        """Share of expressions found, by name."""
+        shares = super().compute()
+        return {f"precision_at_{k}": share for k, share in zip(self.counts, shares, strict=True)}
+
+
 class RetrievalRecall(Metric):
     """Collects embeddings and gives recalls, median and mean ranks, and Rsum.
 

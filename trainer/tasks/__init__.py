@@ -7,15 +7,28 @@ from pydantic import Field
 from .answers import AnswersConfig, AnswersTask
 from .base import SETTLED, ModelParts, Moment, Output, SideParts, TargetError, TargetReader, Task
 from .classification import ClassificationConfig, ClassificationTask
+from .grounding import GroundingConfig, GroundingTask
 from .regression import RegressionConfig, RegressionTask
 from .retrieval import RetrievalConfig, RetrievalTask
+from .token_classification import TokenClassificationConfig, TokenClassificationTask
 
 TaskConfig = Annotated[
-    AnswersConfig | ClassificationConfig | RegressionConfig | RetrievalConfig,
+    AnswersConfig
+    | ClassificationConfig
+    | GroundingConfig
+    | RegressionConfig
+    | RetrievalConfig
+    | TokenClassificationConfig,
     Field(discriminator="name"),
 ]
 LearnedTask = Annotated[
-    AnswersTask | ClassificationTask | RegressionTask | RetrievalTask, Field(discriminator="name")
+    AnswersTask
+    | ClassificationTask
+    | GroundingTask
+    | RegressionTask
+    | RetrievalTask
+    | TokenClassificationTask,
+    Field(discriminator="name"),
 ]
 
 __all__ = [
@@ -24,6 +37,8 @@ __all__ = [
     "AnswersTask",
     "ClassificationConfig",
     "ClassificationTask",
+    "GroundingConfig",
+    "GroundingTask",
     "LearnedTask",
     "ModelParts",
     "Moment",
@@ -37,4 +52,6 @@ __all__ = [
     "TargetReader",
     "Task",
     "TaskConfig",
+    "TokenClassificationConfig",
+    "TokenClassificationTask",
 ]

@@ -73,7 +73,7 @@ class ClassificationConfig(TaskOptions):
                 f"target {self.target!r}: found {len(codes)} class(es) in the training samples "
                 f"({label_names(column, codes)}), needed at least 2 to tell apart."
             )
-        _refuse_labels_outside(column, codes, others)
+        refuse_labels_outside(column, codes, others)
         return ClassificationTask(
             config=self, classes=tuple(label_names(column, codes)), is_multi_label=is_multi_label
         )
@@ -211,9 +211,14 @@ class ClassificationTask(TaskOptions):
         }
 
 
-def _refuse_labels_outside(
+def refuse_labels_outside(
     column: TargetColumn, known: np.ndarray, others: Mapping[str, np.ndarray]
 ) -> None:
+    """Every label of these splits is among the known codes.
+
+    Raises:
+        TargetError: Names the labels that are not, and where they are.
+    """
     found = []
     for split, samples in others.items():
         codes = Labels.of(column, samples).codes
