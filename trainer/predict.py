@@ -15,8 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from cache_schema import (
+    FeatureCache,
     FingerprintMismatchError,
     Progress,
+    Ragged,
     SilentProgress,
     differing_fields,
 )
@@ -31,7 +33,7 @@ from .model import build_model
 from .record import CacheExcerpt, RunRecord
 from .run_folder import RunFolder
 from .sources import Batch, Caches, Source, open_source
-from .tasks import Output, Task
+from .tasks import Output, TargetReader, Task
 
 
 @dataclass(frozen=True)
@@ -223,13 +225,36 @@ def predict_split(
     source = run.open(caches)
     samples = source.split(split)
     rows = source.sides[-1].source_rows()
-    loader = BatchLoader(source, lambda _: {}, device=run.device, dtype=run.dtype)
+    facts = _facts_reader(run.task, source)
+    loader = BatchLoader(source, facts, device=run.device, dtype=run.dtype)
     meter = (progress or SilentProgress()).meter(f"predict {split}", len(samples), "samples")
     with meter as shown, loader.batches(samples, run.config.eval_batch_size) as batches:
         for part in run.predict(batches):
             shown.advance(len(part.sample_ids))
             for sample, *values in zip(part.sample_ids, *part.columns.values(), strict=True):
                 yield {"row": int(rows[sample]), **dict(zip(part.columns, values, strict=True))}
+
+
+def _facts_reader(task: Task, source: Source) -> TargetReader:
+    """Reads what predictions are made with beside the hidden states.
+
+    Raises:
+        CacheError: The cache does not hold it.
+    """
+    if not task.reads or not isinstance(source, FeatureCache):
+        return lambda _: {}
+    stored = source.manifest.inputs
+    columns = {name: source.target(name) for name in task.reads if name not in stored}
+
+    def read(samples: np.ndarray) -> dict[str, Tensor]:
+        values = {name: source.input(name, samples) for name in task.reads if name in stored}
+        for name, column in columns.items():
+            assert column.offsets is not None, "facts of a sample are lists of numbers"
+            ragged = Ragged(column.values, column.offsets)
+            values[name] = [ragged[sample] for sample in samples.tolist()]
+        return task.facts(values)
+
+    return read
 
 
 def _in_float32(output: Output) -> Output:

@@ -96,7 +96,8 @@ class Trial:
         """
         alone = nullcontext() if ends_step else self._accelerator.no_sync(self._model)
         with alone:
-            loss = task.loss(self._model(batch), batch.targets, moment)
+            output = task.shared(self._model(batch))
+            loss = task.loss(output, batch.targets, moment)
             self._accelerator.backward(loss * share)
         self.loss_sum += loss.detach() * batch.num_samples
         self.num_losses += batch.num_samples

@@ -6,17 +6,22 @@ B samples of a window.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from PIL import Image
+
 from cache_schema import FeatureBatch, UserError, encoding
 from extractor import BackboneConfig, load_backbone
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from trainer import TrainedRun
 
 # Texts are tokenised and sorted by length in windows: enough to make batches of equal lengths.
@@ -31,7 +36,7 @@ class Window:
     Attributes:
         num_samples: B.
         batches: Hidden states; `sample_ids` are places in the window, each of those that can be
-            read once.
+            read once. `targets` are the facts that the run's task reads.
         failures: Place in the window to why it cannot be read.
     """
 
@@ -62,6 +67,7 @@ class FrozenSide:
         features: dict[str, object] = {**self.backbone.identity, "encoding": excerpt.encoding}
         run.check_features(features, f"backbone {excerpt.backbone.name}", side)
         self.reads = roles_of(chosen)
+        self._task = run.task
         # What training read was rounded to the stored dtype; so is what prediction reads.
         self._stored_dtype = encoding(excerpt.encoding).dtype
 
@@ -74,23 +80,44 @@ class FrozenSide:
         """
         remaining = iter(samples)
         size = _TEXT_WINDOW if self.reads == ("text",) else batch_size
-        coming: Future[Any] | None = None
+        coming: tuple[list[Mapping[str, Any]], Future[Any]] | None = None
         with ThreadPoolExecutor(1, thread_name_prefix="unipt-prepare") as pool:
             while chunk := list(islice(remaining, size)):
                 job = pool.submit(self.backbone.prepare, chunk)
                 if coming is not None:
-                    yield self._window(coming.result(), batch_size)
-                coming = job
+                    yield self._window(coming[0], coming[1].result(), batch_size)
+                coming = chunk, job
             if coming is not None:
-                yield self._window(coming.result(), batch_size)
+                yield self._window(coming[0], coming[1].result(), batch_size)
 
-    def _window(self, prepared: Any, batch_size: int) -> Window:
+    def _window(
+        self, samples: Sequence[Mapping[str, Any]], prepared: Any, batch_size: int
+    ) -> Window:
         # Batches of equal lengths need no padding; whoever reads them restores the order.
         order = prepared.longest_first()
         starts = range(0, len(order), batch_size)
         batches = (order[start : start + batch_size] for start in starts)
-        hidden = (self._stored(self.backbone.run(prepared, batch)) for batch in batches)
+        hidden = (
+            replace(
+                self._stored(self.backbone.run(prepared, batch)),
+                targets=self._facts(samples, prepared, batch),
+            )
+            for batch in batches
+        )
         return Window(prepared.num_samples, hidden, prepared.failures)
+
+    def _facts(
+        self, samples: Sequence[Mapping[str, Any]], prepared: Any, places: np.ndarray
+    ) -> dict[str, Tensor]:
+        """What the task reads beside the hidden states, of the samples at these places."""
+        values = {}
+        for name in self._task.reads:
+            column = None if name == "size" else prepared.inputs[name]
+            values[name] = [
+                _size(samples[place]["image"]) if column is None else column[place]
+                for place in places.tolist()
+            ]
+        return self._task.facts(values)
 
     def _stored(self, batch: FeatureBatch) -> FeatureBatch:
         streams = {
@@ -155,7 +182,7 @@ def _picture(position: int, role: str, given: object) -> object:
         return given
     if role == "video" and isinstance(given, list | tuple) and given:
         return [_picture(position, "image", frame) for frame in given]
-    if hasattr(given, "save") and hasattr(given, "convert"):
+    if isinstance(given, Image.Image):
         return _encoded(given)
     kinds = (
         "a path, bytes or a list of frames" if role == "video" else "a path, bytes or a PIL image"
@@ -163,7 +190,13 @@ def _picture(position: int, role: str, given: object) -> object:
     raise UserError(f"{role} {position}: found {given!r}, needed {kinds}.")
 
 
-def _encoded(image: Any) -> bytes:
+def _size(source: str | Path | bytes) -> np.ndarray:
+    """Height and width in pixels, from the header of an image that was decoded before."""
+    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        return np.array([image.height, image.width], dtype=np.float64)
+
+
+def _encoded(image: Image.Image) -> bytes:
     """The bytes of a file with exactly these pixels: backbones decode images themselves."""
     buffer = io.BytesIO()
     image.convert("RGB").save(buffer, format="PNG", compress_level=1)

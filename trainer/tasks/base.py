@@ -114,6 +114,10 @@ class TaskOptions(BaseModel):
         """
         return {}
 
+    def shared(self, output: Output) -> Output:
+        """The output with what the loss needs of other processes: itself, for most tasks."""
+        return output
+
 
 class Task(Protocol):
     """A task that has seen its training targets: all that training and prediction need.
@@ -143,6 +147,9 @@ class Task(Protocol):
 
     def facts(self, values: Mapping[str, Sequence[np.ndarray]]) -> dict[str, Tensor]:
         """See `TaskOptions.facts`."""
+
+    def shared(self, output: Output) -> Output:
+        """See `TaskOptions.shared`."""
 
     def make_model(self, parts: ModelParts) -> nn.Module:
         """The trained module: `FeatureBatch` (`PairedBatch` for pairs) to the task's output."""

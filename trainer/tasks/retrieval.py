@@ -18,7 +18,7 @@ from ..losses import symmetric_cross_entropy, triplet_loss, triplet_phase
 from ..networks import NetworkConfig
 from ..pooling import PoolingName
 from .base import SETTLED, ModelParts, Moment, TargetError, TargetReader, TaskOptions
-from .two_sides import Embeddings, SideEncoder, TwoSides
+from .two_sides import Embeddings, SideEncoder, TwoSides, across_processes
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
@@ -166,6 +166,10 @@ class RetrievalTask(TaskOptions):
         """There is no target but the pairs themselves."""
         return lambda _: {}
 
+    def shared(self, output: Embeddings) -> Embeddings:
+        """The pairs of all processes: each one's texts are negatives for the others' items."""
+        return across_processes(output)
+
     def loss(self, output: Embeddings, targets: Mapping[str, Tensor], moment: Moment) -> Tensor:
         """The mean over the batch, or the sum of the triplet loss.
 
@@ -176,8 +180,9 @@ class RetrievalTask(TaskOptions):
         if config.loss == "contrastive":
             scores_BB = output.log_scale.exp() * scores_BB
         if config.same_item == "ignored" or moment == SETTLED:
-            is_same_BB = index_B[:, None] == index_B
-            is_other_BB = is_same_BB & ~torch.eye(len(index_B), dtype=torch.bool).to(index_B.device)
+            ids_B = output.item_ids.index_select(0, index_B)
+            is_pair_BB = torch.eye(len(ids_B), dtype=torch.bool, device=ids_B.device)
+            is_other_BB = (ids_B[:, None] == ids_B) & ~is_pair_BB
             scores_BB = scores_BB.masked_fill(is_other_BB, -math.inf)
         if config.loss == "contrastive":
             return symmetric_cross_entropy(scores_BB)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from cache_schema import FeatureBatch, PairedBatch
 
@@ -115,3 +116,43 @@ class TwoSides(nn.Module):
             batch.items.sample_ids,
             self.log_scale.clamp(max=_LARGEST_SCALE),
         )
+
+
+def across_processes(output: Embeddings) -> Embeddings:
+    """The pairs of all processes in the order of their ranks, an item repeated for each text.
+
+    Every process must call it with equally many texts. All of them then take the same loss of
+    all pairs, and gradients that are averaged over the processes are those of that loss.
+
+    Source: CLIP4Clip gathers likewise, but takes the gradient of its own part only, which the
+    average divides by the number of processes.
+    """
+    if not distributed.is_initialized() or distributed.get_world_size() == 1:
+        return output
+    items_BE = _Gathered.apply(output.items.index_select(0, output.item_of_text))
+    texts_BE = _Gathered.apply(output.texts)
+    ids_B = _gather(output.item_ids.index_select(0, output.item_of_text))
+    places_B = torch.arange(len(ids_B), device=ids_B.device)
+    return Embeddings(items_BE, texts_BE, places_B, ids_B, output.log_scale)
+
+
+def _gather(local: Tensor) -> Tensor:
+    parts = [torch.empty_like(local) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(parts, local.contiguous())
+    return torch.cat(parts)
+
+
+class _Gathered(torch.autograd.Function):
+    """The rows of all processes; the gradient is the sum of those of all of them."""
+
+    @staticmethod
+    def forward(ctx: Any, local: Tensor) -> Tensor:
+        ctx.num_rows = len(local)
+        return _gather(local)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        # All processes take the same loss of the same rows, so the sum is a multiple of the own.
+        start = distributed.get_rank() * ctx.num_rows
+        own = gradient[start : start + ctx.num_rows]
+        return own * distributed.get_world_size()
