@@ -256,6 +256,16 @@ def test_a_data_file_in_the_folder_comes_before_its_images(photos) -> None:
     assert target(read(photos), "label").spec.classes == ("a", "b")
 
 
+def test_the_stamp_of_a_folder_follows_its_listing(tmp_path) -> None:
+    save_image(tmp_path / "set/a.png")
+    config = DataConfig(data=(str(tmp_path / "set"),), reads=("image",))
+    before = data_stamp(config)
+
+    save_image(tmp_path / "set/b.png")
+
+    assert data_stamp(config) != before
+
+
 def test_a_folder_without_images_says_what_it_has(tmp_path) -> None:
     (tmp_path / "set").mkdir()
     (tmp_path / "set/readme.md").write_text("x")
@@ -445,6 +455,43 @@ def test_images_stored_in_the_rows_are_told_apart_by_their_bytes(photos) -> None
     source = read(photos / "rows.parquet")
 
     assert [sample["image"] for sample in samples(source)] == [content[i] for i in (0, 2, 4)]
+
+
+def test_samples_do_not_depend_on_how_rows_are_cut_into_pieces(photos, monkeypatch) -> None:
+    rows = [*CAPTIONED, {"image": "images/2.png", "captions": ["", "d"], "image_id": "z", "n": 1}]
+    path = save_jsonl(photos / "rows.jsonl", rows)
+    content = [(photos / row["image"]).read_bytes() for row in ASKED]
+    datasets.Dataset.from_dict({"image": content}).to_pandas().to_parquet(photos / "b.parquet")
+
+    def look() -> list[Any]:
+        found = [
+            read(path, reads=("image", "text"), on_error="skip"),
+            read(path, reads=("text",), on_error="skip"),
+            read(photos / "b.parquet"),
+        ]
+        return [(samples(source), source.identity, source.skipped) for source in found]
+
+    whole = look()
+    monkeypatch.setattr("extractor.inputs.rows._ROWS_AT_ONCE", 2)
+    monkeypatch.setattr("extractor.inputs.rows._ENCODED_ROWS_AT_ONCE", 1)
+
+    assert look() == whole
+
+
+def test_encoded_images_from_many_chunks_are_read_where_they_are(photos) -> None:
+    """Arrow keeps parts of a table apart; places must be counted over all of them."""
+    content = [(photos / f"images/{number}.png").read_bytes() for number in range(4)]
+    parts = [datasets.Dataset.from_dict({"image": [one]}) for one in content]
+    datasets.concatenate_datasets(parts).save_to_disk(str(photos / "saved"))
+    joined = datasets.concatenate_datasets(
+        [datasets.load_from_disk(str(photos / "saved"))] * 2
+    ).map(lambda row, at: {"label": at}, with_indices=True)
+    joined.save_to_disk(str(photos / "twice"), num_shards=3)
+
+    source = read(photos / "twice")
+
+    assert [sample["image"] for sample in samples(source)] == content * 2
+    assert [s["image"] for s in source.samples("train", 3, 6)] == [content[i] for i in (3, 0, 1)]
 
 
 # Columns and keys

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from .config import DataConfig, OnError, Role
 from .errors import BadRowError, DataError, DataNotFoundError, MissingColumnError
+from .formats import FORMATS
 from .locate import BUILTIN, data_stamp
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BUILTIN",
+    "FORMATS",
     "BadRowError",
     "DataConfig",
     "DataError",

@@ -58,14 +58,18 @@ def column_facts(loaded: Mapping[str, datasets.Dataset], name: str) -> ColumnFac
     for rows in loaded.values():
         if name not in rows.column_names:
             continue
+        kind = rows.features.arrow_schema.field(name).type
+        # Encoded images are told by their type: a thousand of them may be a gigabyte.
+        if holds_bytes(kind):
+            is_video = is_list(kind) or isinstance(rows.features.get(name), datasets.Video)
+            return ColumnFacts(media="video" if is_video else "image", is_encoded=True)
         column = joined(rows.select_columns([name])[:_ROWS_TO_TELL].column(name))
         if is_list(column.type):
             facts = _facts(column.flatten())
-            if facts.media == "image":
-                return ColumnFacts(media="video", is_encoded=facts.is_encoded)
-            found = ColumnFacts(is_text_list=facts.is_text)
-        elif isinstance(rows.features.get(name), datasets.Video):
-            found = ColumnFacts(media="video", is_encoded=True)
+            is_video = facts.media == "image"
+            found = (
+                ColumnFacts(media="video") if is_video else ColumnFacts(is_text_list=facts.is_text)
+            )
         else:
             found = _facts(column)
         if found != ColumnFacts():
@@ -80,9 +84,12 @@ def is_encoded(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
+def holds_bytes(kind: pa.DataType) -> bool:
+    """Whether cells of this type are encoded, or lists of encoded images."""
+    return holds_bytes(kind.value_type) if is_list(kind) else is_encoded(kind)
+
+
 def _facts(column: pa.Array) -> ColumnFacts:
-    if is_encoded(column.type):
-        return ColumnFacts(media="image", is_encoded=True)
     try:
         words = as_texts(column, "")
     except BadRowError:

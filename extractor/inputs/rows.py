@@ -15,7 +15,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from .cells import is_encoded
+from .cells import holds_bytes
 from .config import OnError
 from .errors import BadRowError, DataError
 from .media import MediaIndex, media_cells
@@ -128,7 +128,7 @@ class _Check:
         """The samples of one split."""
         table = rows.select_columns(list(dict.fromkeys(self.inputs.values())))
         encoded = any(
-            _holds_bytes(table.features.arrow_schema.field(n).type) for n in table.column_names
+            holds_bytes(table.features.arrow_schema.field(n).type) for n in table.column_names
         )
         step = _ENCODED_ROWS_AT_ONCE if encoded else _ROWS_AT_ONCE
         found: list[tuple[np.ndarray, np.ndarray]] = []
@@ -194,10 +194,6 @@ def explode(column: pa.Array) -> tuple[np.ndarray, np.ndarray, pa.Array]:
     is_there = np.repeat(lengths > 0, counts)
     texts = column.flatten().take(pa.array(at_C, mask=~is_there))
     return rows_C, parts_C, texts
-
-
-def _holds_bytes(kind: pa.DataType) -> bool:
-    return _holds_bytes(kind.value_type) if is_list(kind) else is_encoded(kind)
 
 
 def _reason(name: str, value: object) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import JsonValue
 
-from .media import MediaIndex, media_cells
+from .media import Media, MediaIndex, media_cells
 from .rows import Rows, SkippedRow, explode
 from .targets import TargetData
 from .texts import as_texts, joined
@@ -87,18 +87,31 @@ class SampleSource:
         if parts is not None:
             columns["part"] = parts[start:stop].tolist()
         for role, name in self.inputs.items():
+            if role in ("image", "video"):
+                columns[role] = self._media(split, table.column(name), name, places)
+                continue
             column = joined(table.column(name))
             if role == "text" and parts is not None:
                 list_rows, _, texts = explode(column)
                 at = np.searchsorted(list_rows, places) + parts[start:stop]
                 columns[role] = as_texts(texts, name).take(pa.array(at)).to_pylist()
-            elif role in ("text", "text_pair"):
-                columns[role] = as_texts(column, name).take(pa.array(places)).to_pylist()
             else:
-                used, back = np.unique(places, return_inverse=True)
-                cells = media_cells(column.take(pa.array(used)), name, self.roots[split])
-                columns[role] = [cells[at] for at in back.tolist()]
+                columns[role] = as_texts(column, name).take(pa.array(places)).to_pylist()
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+    def _media(
+        self, split: str, column: pa.ChunkedArray, name: str, places: np.ndarray
+    ) -> list[Media | None]:
+        """The sources at these places of a column, each read once."""
+        used, back = np.unique(places, return_inverse=True)
+        cells: list[Media | None] = []
+        start = 0
+        # Chunk by chunk: joined, the bytes of many images would be too many for one array.
+        for chunk in column.chunks:
+            inside = used[(used >= start) & (used < start + len(chunk))] - start
+            cells += media_cells(chunk.take(pa.array(inside)), name, self.roots[split])
+            start += len(chunk)
+        return [cells[at] for at in back.tolist()]
 
     def _table(self, split: str, rows: np.ndarray) -> tuple[pa.Table, np.ndarray]:
         """Rows that hold these ones, and where each of these is among them."""
