@@ -28,7 +28,7 @@ from pydantic import (
     model_validator,
 )
 
-from extractor import ExtractConfig
+from extractor import FORMATS, ExtractConfig
 from trainer import FitConfig
 
 from .documents import SettingsError, apply_settings, nearest, parse, read_yaml
@@ -73,6 +73,13 @@ class DataStage(Document):
         None, description="of a data set of the paper (docs/data.md); null for any other data"
     )
     root: str = Field(min_length=1, description="its folder; without a format any --data")
+
+    @field_validator("format")
+    @classmethod
+    def _is_known(cls, name: str | None) -> str | None:
+        if name is not None and name not in FORMATS:
+            raise ValueError(nearest(name, [*FORMATS]))
+        return name
 
 
 class EvaluateStage(Document):

@@ -5,13 +5,14 @@ from .backbones import ALIASES, BackboneConfig, load_backbone, resolve_backbone
 from .backbones.convert import convert_checkpoint
 from .config import ExtractConfig
 from .errors import HiddenStateError
-from .inputs import DataConfig, open_data
+from .inputs import FORMATS, DataConfig, open_data
 from .report import ExtractionEstimate, ExtractionReport
 from .roles import roles_read
 from .run import default_cache_path, estimate, extract, repair
 
 __all__ = [
     "ALIASES",
+    "FORMATS",
     "Augmentation",
     "BackboneConfig",
     "DataConfig",
