@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ..media import ImageRecipe
@@ -87,7 +88,9 @@ def recipe_of(name: str, settings: Mapping[str, Any]) -> ImageRecipe:
         if value not in (None, False):
             raise _unknown(name, field, value)
     if not is_resized or not isinstance(size, int | dict):
-        raise _unknown(name, "do_resize" if not is_resized else "size", size if size else False)
+        raise _unknown(
+            name, "do_resize" if not is_resized else "size", size if is_resized else False
+        )
     if number not in _INTERPOLATIONS:
         raise _unknown(name, "resample", number)
     kind = str(settings.get("image_processor_type", settings.get("feature_extractor_type", "")))
@@ -98,7 +101,7 @@ def recipe_of(name: str, settings: Mapping[str, Any]) -> ImageRecipe:
     )
     if whole is None:
         raise _unknown(name, "size", size)
-    return ImageRecipe(whole, before_cut, _INTERPOLATIONS[number], mean, std)
+    return ImageRecipe(whole, before_cut, _INTERPOLATIONS[number], mean, std, "down")
 
 
 def resize_recipe(
@@ -120,7 +123,7 @@ def resize_recipe(
             before_cut = round(recipe.shortest * scale)
         elif recipe.shortest is not None:
             before_cut = (round(recipe.shortest[0] * scale), round(recipe.shortest[1] * scale))
-    return ImageRecipe(size, before_cut, recipe.interpolation, recipe.mean, recipe.std)
+    return replace(recipe, size=size, shortest=before_cut)
 
 
 def _geometry(

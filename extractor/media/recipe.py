@@ -5,6 +5,7 @@ B images, H height, W width.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -42,6 +43,8 @@ class ImageRecipe:
         interpolation: Pillow's, which averages where it makes smaller.
         mean: Of each channel, on a scale of 0 to 1.
         std: Of each channel, on the same scale.
+        halves: What becomes of half a pixel when the centre is cut out: rounded to even as
+            torchvision does, or down as transformers does.
     """
 
     size: tuple[int, int]
@@ -49,6 +52,7 @@ class ImageRecipe:
     interpolation: InterpolationName
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    halves: Literal["rounded", "down"] = "rounded"
 
     def pixels(self, image: Image.Image, view: View | None = None) -> np.ndarray:
         """(3, H, W) uint8 of an RGB image; of an augmented view of it if one is given."""
@@ -66,9 +70,9 @@ class ImageRecipe:
         elif self.shortest is None:
             image = image.resize((width, height), resample)
         elif isinstance(self.shortest, tuple):
-            image = _cut_centre(image.resize(self.shortest[::-1], resample), self.size)
+            image = self._cut_centre(image.resize(self.shortest[::-1], resample))
         else:
-            image = _cut_centre(_bring_shorter_side_to(image, self.shortest, resample), self.size)
+            image = self._cut_centre(_bring_shorter_side_to(image, self.shortest, resample))
         return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
     def normalise(self, pixels_B3HW: Tensor, dtype: torch.dtype) -> Tensor:
@@ -87,7 +91,15 @@ class ImageRecipe:
             "interpolation": f"pillow {self.interpolation}",
             "mean": list(self.mean),
             "std": list(self.std),
+            "halves": self.halves,
         }
+
+    def _cut_centre(self, image: Image.Image) -> Image.Image:
+        """The centre, with black around it where the image is smaller."""
+        height, width = self.size
+        whole = round if self.halves == "rounded" else math.floor
+        left, upper = whole((image.width - width) / 2), whole((image.height - height) / 2)
+        return image.crop((left, upper, left + width, upper + height))
 
 
 def _bring_shorter_side_to(
@@ -99,10 +111,3 @@ def _bring_shorter_side_to(
         length if side == shorter else int(length * side / shorter) for side in image.size
     )
     return image if (width, height) == image.size else image.resize((width, height), resample)
-
-
-def _cut_centre(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The centre, with black around it where the image is smaller."""
-    height, width = size
-    left, upper = round((image.width - width) / 2), round((image.height - height) / 2)
-    return image.crop((left, upper, left + width, upper + height))
