@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from tiny_images import PICTURES, library_pixels
 from tiny_library import MAPS, VISION, save_tiny_vision
 
 from extractor import BackboneConfig, load_backbone
+from extractor.backbones import BackboneError, UnsupportedBackboneError
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
@@ -139,3 +141,82 @@ def test_an_image_does_not_feel_its_batch_and_a_second_run_is_the_same(tiny, fam
         assert torch.equal(stream.values, again[name].values)
         rows = len(alone[name].values)
         torch.testing.assert_close(stream.values[rows : 2 * rows], alone[name].values, **CLOSE)
+
+
+@pytest.mark.parametrize("family", ["vit", "deit", "dinov2", "dinov3_vit", "clip_vision_model"])
+def test_another_image_size_is_read_as_the_library_interpolates_it(tiny, family) -> None:
+    import inspect
+
+    from transformers import AutoModel
+
+    folder = tiny(family)
+    backbone = load(folder, image_size=(48, 40))
+
+    stream = run(backbone)["tokens"]
+
+    prepared = backbone.prepare(SAMPLES)
+    pixels = backbone._reader.recipe.normalise(
+        torch.from_numpy(prepared.inputs["pixels"]), torch.float32
+    )
+    model = AutoModel.from_pretrained(folder)
+    takes = "interpolate_pos_encoding" in inspect.signature(model.forward).parameters
+    with torch.no_grad():
+        outputs = model(pixels, **({"interpolate_pos_encoding": True} if takes else {}))
+    num_tokens = 6 * 5 + VISION[family].first_tokens
+    assert stream.layout.lengths.tolist() == [num_tokens] * 3
+    found = stream.values[:, -1].unflatten(0, (3, num_tokens))
+    torch.testing.assert_close(found, outputs.last_hidden_state, **CLOSE)
+    own, other = load(folder).identity, backbone.identity
+    assert {key for key in own if own[key] != other[key]} == {"image"}
+
+
+def test_a_size_that_the_model_does_not_take_is_refused(tiny) -> None:
+    with pytest.raises(BackboneError, match="multiples of its patches of 8"):
+        load(tiny("vit"), image_size=33)
+
+
+def test_maps_of_a_video_are_those_of_its_frames(tiny) -> None:
+    backbone = load(tiny("resnet"), frames=2)
+
+    streams = run(backbone, [{"id": 0, "view": 0, "video": PICTURES[1:]}])
+
+    expected = run(load(tiny("resnet")), SAMPLES[1:])
+    assert backbone.streams[0].axes == ("frames", "height", "width")
+    assert streams["stage1"].grid.tolist() == [[2, 8, 8]]
+    for name in streams:
+        torch.testing.assert_close(streams[name].values, expected[name].values, **CLOSE)
+
+
+def test_chosen_stages_are_stored_with_the_last(tiny) -> None:
+    first = load(tiny("convnext"), layers=(2,), image_size=64)
+
+    again = load_backbone(BackboneConfig.from_spec(first.spec), "cpu")
+
+    assert [stream.name for stream in first.streams] == ["stage2", "stage4"]
+    assert again.identity == first.identity
+    assert again.streams == first.streams
+    assert torch.equal(run(first)["stage2"].values, run(again)["stage2"].values)
+
+
+def test_a_classifiers_checkpoint_gives_the_models_own_states(tiny, tmp_path) -> None:
+    """Most vision checkpoints are classifiers, and many lack the pooler."""
+    from transformers import ViTForImageClassification
+
+    folder = shutil.copytree(tiny("vit"), tmp_path / "model")
+    (folder / "model.safetensors").unlink()
+    ViTForImageClassification.from_pretrained(tiny("vit")).save_pretrained(folder)
+
+    found = run(load(folder))["tokens"].values
+
+    assert torch.equal(found, run(load(tiny("vit")))["tokens"].values)
+
+
+def test_a_vision_family_that_is_not_listed_is_checked_and_read(tmp_path) -> None:
+    """ViT-MSN here; ViT-MAE hides random patches, which the check finds out."""
+    from tiny_library import save_tiny_vision
+
+    msn = load(save_tiny_vision(tmp_path / "msn", "vit_msn"))
+
+    assert [layer.final_norm for layer in msn.streams[0].layers] == [False] * 3 + [True]
+    with pytest.raises(UnsupportedBackboneError):
+        load(save_tiny_vision(tmp_path / "mae", "vit_mae"))

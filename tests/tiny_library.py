@@ -77,6 +77,10 @@ MAPS: dict[str, TinyVision] = {
         final_norm=None,
     ),
 }
+NOT_LISTED: dict[str, TinyVision] = {
+    "vit_msn": TinyVision("ViTMSNConfig", _VIT),
+    "vit_mae": TinyVision("ViTMAEConfig", _VIT),
+}
 RECIPE: dict[str, Any] = {
     "image_mean": [0.5, 0.4, 0.3],
     "image_std": [0.2, 0.3, 0.4],
@@ -86,7 +90,7 @@ RECIPE: dict[str, Any] = {
 
 def save_tiny_vision(folder: Path, family: str) -> Path:
     """Save a random vision model of this family with its preprocessor_config.json."""
-    made = {**VISION, **MAPS}[family]
+    made = {**VISION, **MAPS, **NOT_LISTED}[family]
     config = getattr(transformers, made.config)(**made.options)
     _save(transformers.AutoModel, config, folder)
     transformers.ViTImageProcessor(**made.recipe, **RECIPE).save_pretrained(folder)
