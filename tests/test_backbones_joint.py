@@ -102,7 +102,7 @@ def test_an_image_of_several_samples_is_decoded_and_embedded_once(vilt, monkeypa
     backbone.run(prepared, range(4))
 
     assert len(decoded) == len(embedded) == 3
-    assert prepared.inputs["image_of_sample"].tolist() == [0, 1, 0, 2]
+    assert prepared.inputs["image_number"].tolist() == [0, 1, 0, 2]
 
 
 def test_measuring_tells_the_rows_without_decoding(vilt, monkeypatch) -> None:
@@ -133,7 +133,7 @@ def test_a_view_shows_another_part_of_the_image(vilt) -> None:
 
     prepared = backbone.prepare(samples)
 
-    assert prepared.inputs["image_of_sample"].tolist() == [0, 1, 1]
+    assert prepared.inputs["image_number"].tolist() == [0, 1, 1]
     assert prepared.lengths["tokens"].min() > 0
 
 

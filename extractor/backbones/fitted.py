@@ -1,22 +1,20 @@
 """Images of free size: their proportions stay, both sides become multiples of a patch.
 
-U different images, H height, W width of one of them.
+H height, W width of one of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import JsonValue
 
-from ..media import ImageRecipe, ImageSource, View, image_size, load_image, read_all, view_of
+from ..media import ImageRecipe, ImageSource, View, load_image, view_of
 from .base import Sample
 from .errors import BackboneError
-from .images import image_of
 from .processor import recipe_of
 
 # ViltImageProcessor's limit of the longer side, in shorter sides: that of COCO's detectors.
@@ -50,16 +48,15 @@ class FittedRecipe:
         first, second = (int(side * shrink + 0.5) // self.divisor for side in scaled)
         return max(1, first) * self.divisor, max(1, second) * self.divisor
 
-    def seen_size(self, source: ImageSource, view: View | None) -> tuple[int, int]:
-        """The same for an image or a part of it, from its header."""
-        height, width = image_size(source)
-        return self.size(*_part(height, width, view))
+    def size_of(self, sample: Sample, whole: tuple[int, int]) -> tuple[int, int]:
+        """The same for what a sample shows of an image of this height and width."""
+        return self.size(*_part(*whole, view_of(sample)))
 
-    def pixels(self, source: ImageSource, view: View | None) -> np.ndarray:
-        """(3, H, W) uint8."""
+    def pixels(self, sample: Sample, source: ImageSource) -> np.ndarray:
+        """(3, H, W) uint8 of a sample's image, or of a view of it."""
         image = load_image(source)
-        size = self.size(*_part(image.height, image.width, view))
-        return replace(self.colours, size=size, shortest=None).pixels(image, view)
+        size = self.size_of(sample, (image.height, image.width))
+        return replace(self.colours, size=size, shortest=None).pixels(image, view_of(sample))
 
     @property
     def identity(self) -> dict[str, JsonValue]:
@@ -99,48 +96,6 @@ def fitted_recipe(
     colours = recipe_of(name, {**left, "size": {"height": sides[0], "width": sides[1]}})
     divisor = int(settings.get("size_divisor") or patch)
     return FittedRecipe(colours, min(sides), divisor, isinstance(chosen, tuple))
-
-
-@dataclass(frozen=True, eq=False)
-class SharedImages:
-    """Images of some samples, each different one once.
-
-    Attributes:
-        of_sample: (B,) int64: which of the images a sample has; -1 where it cannot be read.
-        images: What was read of each.
-        failures: Position among the samples to why it cannot be read.
-    """
-
-    of_sample: np.ndarray
-    images: list[Any]
-    failures: dict[int, str]
-
-
-def read_shared(samples: Sequence[Sample], read: Any) -> SharedImages:
-    """Read the image of every sample, but none twice.
-
-    Args:
-        samples: With an `image`, and maybe a `view` of it.
-        read: Takes a source and a view.
-
-    Raises:
-        BackboneError: A sample has no image.
-    """
-    numbers: dict[tuple[str | bytes, View | None], int] = {}
-    of_sample = np.empty(len(samples), dtype=np.int64)
-    for at, sample in enumerate(samples):
-        source = image_of(sample, at)
-        key = (str(source) if isinstance(source, Path) else source, view_of(sample))
-        of_sample[at] = numbers.setdefault(key, len(numbers))
-    found, unreadable = read_all(list(numbers), lambda key: read(*key))
-    failures = {
-        at: unreadable[number]
-        for at, number in enumerate(of_sample.tolist())
-        if number in unreadable
-    }
-    kept = {number: place for place, number in enumerate(sorted(found))}
-    placed = np.array([kept.get(number, -1) for number in of_sample.tolist()], dtype=np.int64)
-    return SharedImages(placed, [found[number] for number in sorted(found)], failures)
 
 
 def _part(height: int, width: int, view: View | None) -> tuple[float, float]:

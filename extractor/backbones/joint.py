@@ -10,7 +10,7 @@ that a detector found, and no checkpoint brings the detector along.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,12 +33,13 @@ from .base import Measured, Prepared, Sample
 from .config import BackboneConfig
 from .device import pick_device, resolve_precision
 from .errors import UnsupportedBackboneError
-from .fitted import FittedRecipe, fitted_recipe, read_shared
+from .fitted import FittedRecipe, fitted_recipe
 from .layers import choose_layers
 from .loading import load_model, load_tokenizer
 from .packing import pack_layers, pad_ids
 from .processor import read_processor
 from .resolve import ResolvedBackbone
+from .shared_images import images_of, measure_shared, read_shared
 from .text import make_stream, max_length, probe_ids, text_identity, text_spec, uses_segments
 from .text_model import SEGMENT_IDS, TOKEN_IDS, TOKENS, layer_identity
 from .tokenizer import TextTokenizer
@@ -46,8 +47,6 @@ from .watching import describe_layers, watch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-PIXELS, PIXEL_SIZES, IMAGE_OF_SAMPLE = "pixels", "pixel_sizes", "image_of_sample"
 
 
 @dataclass(frozen=True)
@@ -126,23 +125,23 @@ class JointEncoder:
     def measure(self, samples: Sequence[Sample]) -> Measured:
         """Tokenise, and look at the images' headers."""
         tokens = self._text.tokenize(samples)
-        shared = read_shared(samples, self._recipe.seen_size)
-        lengths = self._lengths(tokens.lengths, shared.of_sample, shared.images)
+        found, failures = measure_shared(samples)
+        sizes = {at: self._recipe.size_of(samples[at], whole) for at, whole in found.items()}
+        lengths = self._lengths(tokens.lengths, sizes)
         num_bytes = tokens.inputs[TOKEN_IDS].values.nbytes
-        return Measured({TOKENS: lengths}, num_bytes, tokens.truncated, shared.failures)
+        return Measured({TOKENS: lengths}, num_bytes, tokens.truncated, failures)
 
     def prepare(self, samples: Sequence[Sample]) -> Prepared:
         """Tokenise, and decode each different image once: samples refer to it by number."""
         tokens = self._text.tokenize(samples)
         shared = read_shared(samples, self._recipe.pixels)
-        sizes = [image.shape[1:] for image in shared.images]
-        inputs: dict[str, Ragged | np.ndarray] = {
-            **tokens.inputs,
-            PIXELS: Ragged.from_rows([image.reshape(-1) for image in shared.images], np.uint8),
-            PIXEL_SIZES: np.array(sizes, dtype=np.int64).reshape(-1, 2),
-            IMAGE_OF_SAMPLE: shared.of_sample,
+        sizes = {
+            at: shared.pixels[number].shape[1:]
+            for at, number in enumerate(shared.number_of.tolist())
+            if number >= 0
         }
-        lengths = self._lengths(tokens.lengths, shared.of_sample, sizes)
+        lengths = self._lengths(tokens.lengths, sizes)
+        inputs = {**tokens.inputs, **shared.inputs}
         return Prepared(inputs, {TOKENS: lengths}, tokens.truncated, failures=shared.failures)
 
     @torch.no_grad()
@@ -169,26 +168,22 @@ class JointEncoder:
 
     def _embed(self, prepared: Prepared, rows: np.ndarray) -> list[Tensor]:
         """(P, D) of the image of each sample, every different one embedded once."""
-        numbers = np.asarray(prepared.inputs[IMAGE_OF_SAMPLE])[rows].tolist()
-        sizes = np.asarray(prepared.inputs[PIXEL_SIZES]).tolist()
-        pixels = _ragged(prepared, PIXELS)
         dtype = next(self._states.model.parameters()).dtype
-        embedded = {}
-        for number in set(numbers):
-            image = torch.from_numpy(pixels[number].reshape(3, *sizes[number])).to(self.device)
-            embedded[number] = self._states.embed(self._recipe.colours.normalise(image, dtype))
-        return [embedded[number] for number in numbers]
+        images, numbers = images_of(prepared.inputs, rows)
+        embedded = [
+            self._states.embed(
+                self._recipe.colours.normalise(torch.from_numpy(image).to(self.device), dtype)
+            )
+            for image in images
+        ]
+        return [embedded[number] for number in numbers.tolist()]
 
-    def _lengths(
-        self,
-        text: np.ndarray,
-        image_of_sample: np.ndarray,
-        sizes: Sequence[Sequence[int]],
-    ) -> np.ndarray:
-        """Rows of each sample: text, class token, patches."""
-        patches = [(height // self._patch) * (width // self._patch) for height, width in sizes]
-        of_image = np.array([*(1 + count for count in patches), 0], dtype=np.int64)
-        return np.where(image_of_sample < 0, 0, text + of_image[image_of_sample])
+    def _lengths(self, text: np.ndarray, sizes: Mapping[int, Sequence[int]]) -> np.ndarray:
+        """Rows of each sample: text, class token, patches; 0 where there is no image."""
+        lengths = np.zeros(len(text), dtype=np.int64)
+        for at, (height, width) in sizes.items():
+            lengths[at] = text[at] + 1 + (height // self._patch) * (width // self._patch)
+        return lengths
 
 
 def load(
