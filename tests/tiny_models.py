@@ -352,7 +352,7 @@ def save_tiny_clip_vil(folder: Path, **sizes: Any) -> Path:
         "intermediate_size": 32,
         "max_position_embeddings": MAX_POSITIONS,
         "visual_layers": (1, 2, 1, 1),
-        "visual_width": 4,
+        "visual_width": 8,
         "visual_positions": 5,
         "image_size": (64, 96),
     }

@@ -56,8 +56,9 @@ class LetterboxRecipe:
         if (width, height) != image.size:
             image = image.resize((width, height), Image.Resampling.BILINEAR)
         frame_height, frame_width = self.frame(height, width)
-        canvas = np.zeros((frame_height, frame_width, 3), dtype=np.uint8)
-        # Of an odd margin the larger half is above and on the left.
+        canvas = Image.new("RGB", (frame_width, frame_height))
+        # Of an odd margin the larger half is above and on the left. Rounding can make a long image
+        # a little longer than the frame; then as much is cut off at both ends.
         top, left_edge = -(-(frame_height - height) // 2), -(-(frame_width - width) // 2)
-        canvas[top : top + height, left_edge : left_edge + width] = np.asarray(image)
-        return np.ascontiguousarray(canvas.transpose(2, 0, 1))
+        canvas.paste(image, (left_edge, top))
+        return np.ascontiguousarray(np.asarray(canvas).transpose(2, 0, 1))
