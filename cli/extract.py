@@ -114,6 +114,10 @@ def extract(
             metavar="N", min=1, help="Tokens a text is cut to; the model's maximum if not given."
         ),
     ] = None,
+    align: Annotated[
+        Literal["none", "words"],
+        typer.Option(help="words: also store where words begin, for token-classification."),
+    ] = "none",
     device: Annotated[
         str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps ...")
     ] = "auto",
@@ -164,6 +168,7 @@ def extract(
             "precision": precision,
             "encoding": encoding,
             "max_length": max_length,
+            "align": align,
             "device": device,
             "batch_size": batch_size,
             "on_error": on_error,

@@ -62,6 +62,9 @@ class ExtractConfig(BaseModel):
     precision: Precision = Field(default="auto", description="of the forward pass")
     encoding: EncodingName = Field(default="float16", description="of the stored hidden states")
     max_length: int | None = Field(default=None, ge=1, description="tokens per sample at most")
+    align: Literal["none", "words"] = Field(
+        default="none", description="words: also store which token each word begins with"
+    )
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, mps")
     batch_size: int | None = Field(
         default=None, ge=1, description="samples per forward pass; null fits the device"
@@ -85,6 +88,7 @@ class ExtractConfig(BaseModel):
             frames=self.frames,
             image_size=self.image_size,
             max_length=self.max_length,
+            align=self.align,
             precision=self.precision,
             trust_remote_code=self.trust_remote_code,
         )

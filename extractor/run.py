@@ -239,6 +239,9 @@ def _missing(path: str, manifest: Manifest) -> list[int]:
         return list(range(manifest.num_shards))
     if present.identity != manifest.identity:
         raise FingerprintMismatchError(path, manifest.identity.differences(present.identity))
+    if present.inputs != manifest.inputs:
+        difference = f"inputs: {list(manifest.inputs)} here, {list(present.inputs)} there"
+        raise FingerprintMismatchError(path, [difference])
     return CacheWriter(storage, manifest).missing_shards()
 
 

@@ -47,6 +47,11 @@ class BackboneConfig(BaseModel):
         default="auto",
         description="of the forward pass; auto is bfloat16 on a GPU that has it, else float32",
     )
+    align: Literal["none", "words"] = Field(
+        default="none",
+        description="words: also store where each word between spaces begins among the tokens, "
+        "for tasks that label words",
+    )
     quantize: Quantize = Field(
         default="none",
         description="weights rounded while they load, by bitsandbytes on a CUDA device",
@@ -68,6 +73,7 @@ class BackboneConfig(BaseModel):
             image_size=options.get("image_size"),
             max_length=options.get("max_length"),
             precision=options["precision"],
+            align=options.get("align", "none"),
             quantize=options.get("quantize", "none"),
             trust_remote_code=options["trust_remote_code"],
         )

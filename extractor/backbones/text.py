@@ -25,6 +25,7 @@ from .resolve import ResolvedBackbone
 from .text_model import SEGMENT_IDS, TOKEN_IDS, TOKENS, Encoded, Padded, TextModel
 from .tokenizer import TextTokenizer, model_maximum
 from .watching import describe_layers, watch
+from .word_rows import WORD_ROWS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -73,6 +74,7 @@ def load(
         tokenizer,
         max_length=max_length(resolved.name, model, tokenizer, config.max_length),
         uses_segments=uses_segments(model, tokenizer),
+        aligns_words=config.align == "words",
     )
     forward = TextStates(model)
     inputs = {TOKEN_IDS: Padded(probe_ids(tokenizer, model.device), None)}
@@ -85,7 +87,7 @@ def load(
         whole=whole,
         chosen=config.layers,
         identity=text_identity(resolved, config, model, tokenizer, precision, text.max_length),
-        stored_inputs=(TOKEN_IDS,),
+        stored_inputs=(TOKEN_IDS, WORD_ROWS) if config.align == "words" else (TOKEN_IDS,),
         pad_id=int(tokenizer.pad_token_id or 0),
         device=model.device,
     )
@@ -124,6 +126,7 @@ def text_spec(
         "max_length": length,
         "precision": precision,
         "quantize": config.quantize,
+        "align": config.align,
         "trust_remote_code": config.trust_remote_code,
     }
     return BackboneSpec(

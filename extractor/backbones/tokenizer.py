@@ -12,6 +12,7 @@ from cache_schema import Ragged
 
 from .base import Sample
 from .errors import BackboneError, UnsupportedBackboneError
+from .word_rows import WORD_ROWS, word_rows
 from .word_views import WordViews
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ class Tokens:
     """Texts as token ids.
 
     Attributes:
-        inputs: `token_ids`, and `segment_ids` where the model tells the texts of a pair apart.
+        inputs: `token_ids`, `segment_ids` where the model tells the texts of a pair apart, and
+            `word_rows` where words are aligned.
         lengths: (B,) int64, tokens of each sample, special ones included.
         truncated: (B,) bool, whether the sample was cut.
     """
@@ -44,7 +46,12 @@ class TextTokenizer:
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, *, max_length: int, uses_segments: bool
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        max_length: int,
+        uses_segments: bool,
+        aligns_words: bool = False,
     ) -> None:
         from tokenizers import Tokenizer
 
@@ -55,6 +62,7 @@ class TextTokenizer:
             )
         self.max_length = max_length
         self._uses_segments = uses_segments
+        self._aligns_words = aligns_words
         self._backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
         self._backend.no_padding()
         self._backend.enable_truncation(
@@ -71,10 +79,13 @@ class TextTokenizer:
             BackboneError: A sample has no text, or some have a pair and others do not.
         """
         texts = _texts(samples)
-        encodings = self._backend.encode_batch_fast(texts)
+        # The fast way does not tell where in the text a token comes from.
+        encode = (
+            self._backend.encode_batch if self._aligns_words else self._backend.encode_batch_fast
+        )
+        encodings = encode(texts)
         ids, segments = [e.ids for e in encodings], [e.type_ids for e in encodings]
         augmented = [at for at, sample in enumerate(samples) if sample.get("view")]
-        # The fast way does not tell where in the text a token comes from.
         placed = self._backend.encode_batch([texts[at] for at in augmented])
         for at, encoding in zip(augmented, placed, strict=True):
             ids[at], segments[at] = self._views.change(encoding, _first(texts[at]), samples[at])
@@ -82,6 +93,14 @@ class TextTokenizer:
         inputs = {"token_ids": token_ids}
         if self._uses_segments:
             inputs["segment_ids"] = Ragged.from_rows(segments, np.int8)
+        if self._aligns_words:
+            if augmented:
+                raise BackboneError(
+                    "align: words are dropped in augmented views, needed all of them to align "
+                    "labels with words. Leave out --views or --align."
+                )
+            rows = [word_rows(e, _first(t)) for e, t in zip(encodings, texts, strict=True)]
+            inputs[WORD_ROWS] = Ragged.from_rows(rows, np.int32)
         truncated = np.array([bool(e.overflowing) for e in encodings], dtype=bool)
         return Tokens(inputs, token_ids.lengths, truncated)
 
