@@ -243,15 +243,14 @@ def predict(
         UserError: The data cannot be read, or the run cannot be used.
     """
     from cache_schema import SilentProgress
-    from extractor import BackboneConfig, DataConfig, open_data
+    from extractor import BackboneConfig, DataConfig, open_data, roles_read
     from trainer import load_run
 
     from .model import Model
-    from .online import roles_of
 
     reports = progress or SilentProgress()
     trained = load_run(run, device)
-    reads = roles_of(BackboneConfig.from_spec(trained.record.cache.backbone))
+    reads = roles_read(BackboneConfig.from_spec(trained.record.cache.backbone))
     asked = {
         "data": (str(data),),
         "reads": reads,

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from cache_schema import FeatureBatch, UserError, encoding
-from extractor import BackboneConfig, load_backbone
+from extractor import BackboneConfig, load_backbone, roles_read
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,7 +66,7 @@ class FrozenSide:
         self.backbone = load_backbone(chosen, run.device)
         features: dict[str, object] = {**self.backbone.identity, "encoding": excerpt.encoding}
         run.check_features(features, f"backbone {excerpt.backbone.name}", side)
-        self.reads = roles_of(chosen)
+        self.reads = roles_read(chosen)
         self._task = run.task
         # What training read was rounded to the stored dtype; so is what prediction reads.
         self._stored_dtype = encoding(excerpt.encoding).dtype
@@ -127,13 +127,7 @@ class FrozenSide:
         return replace(batch, streams=streams)
 
 
-def roles_of(config: BackboneConfig) -> tuple[str, ...]:
-    """What the samples of a backbone have, by role."""
-    pictures = "image" if config.frames is None else "video"
-    return {"image": (pictures,), "image+text": (pictures, "text")}.get(config.modality, ("text",))
-
-
-def sample_of(position: int, given: object, reads: tuple[str, ...]) -> dict[str, Any]:
+def sample_of(position: int, given: object, reads: Sequence[str]) -> dict[str, Any]:
     """One sample by role, from what a user wrote for it.
 
     Args:
