@@ -14,6 +14,7 @@ from trainer.metrics import (
     best_of_groups,
     mean_of_folds,
     rank_embeddings,
+    rank_merged,
     rank_scores,
     recall_of_folds,
     summarize_places,
@@ -187,3 +188,26 @@ def test_a_text_without_its_item_is_refused() -> None:
 
     with pytest.raises(ValueError, match="1 texts belong to no item"):
         metric.compute()
+
+
+@pytest.mark.parametrize("block_bytes", [1, 200, 10**6])
+def test_merged_ranks_are_those_of_the_merged_matrix_for_any_block_size(block_bytes: int) -> None:
+    """A video finds videos by the best of each one's sentences."""
+    items, texts = random(6, 3), random(17, 3, seed=1)
+    item_of_text = torch.arange(17) % 6
+    merged = best_of_groups(items.double() @ texts.double().T, item_of_text, 6)
+
+    ranks = rank_merged(items, texts, item_of_text, block_bytes=block_bytes)
+
+    whole = rank_scores(merged, torch.arange(6), torch.arange(6))
+    assert ranks.ahead.tolist() == whole.ahead.tolist()
+    assert ranks.tied.tolist() == whole.tied.tolist()
+
+
+def test_folds_that_do_not_divide_are_left_out_where_told() -> None:
+    """A validation split of another size than the test must not end a training run."""
+    metric = RetrievalRecall(3, prefix="folds_", skip_uneven=True)
+
+    metric.update(random(4, 3), random(4, 3, seed=1), torch.arange(4), torch.arange(4))
+
+    assert metric.compute() == {}

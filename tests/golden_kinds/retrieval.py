@@ -14,6 +14,7 @@ from trainer.metrics import (
     mean_of_folds,
     rank_embeddings,
     rank_scores,
+    recall_by,
     recall_of_folds,
     summarize_places,
     two_way_recall,
@@ -60,8 +61,15 @@ def _thirteen(i2t: RecallSummary, t2i: RecallSummary) -> list[float]:
 def replay_clip4clip(golden: GoldenFile) -> Replay:
     if golden.meta["multi_sentence"]:
         return _replay_multi_sentence(golden)
-    scores = golden.tensor("sim_matrix")
-    return Replay(outputs=_square("text_to_video", scores) | _square("video_to_text", scores.T))
+    scores = golden.tensor("sim_matrix").double()
+    # Texts whose inner products with unit vectors are these scores.
+    recall = recall_by("clip4clip", torch.eye(len(scores)), scores, torch.arange(len(scores)))
+    return Replay(
+        outputs=_square("text_to_video", scores)
+        | _square("video_to_text", scores.T)
+        | _named("text_to_video", recall.text_to_item)
+        | _named("video_to_text", recall.item_to_text)
+    )
 
 
 def _square(way: str, scores: Tensor) -> Outputs:
@@ -88,7 +96,8 @@ def _replay_multi_sentence(golden: GoldenFile) -> Replay:
     video = torch.arange(len(cuts))
     video_of_sentence = torch.from_numpy(np.repeat(np.arange(len(cuts)), np.diff(cuts, prepend=0)))
     places = rank_scores(scores, video_of_sentence, video).ahead
-    text_to_video = _named("text_to_video", summarize_places(places, "lower"))
+    ways = recall_by("clip4clip-sentences", torch.eye(len(cuts)), scores, video_of_sentence)
+    text_to_video = _named("text_to_video", ways.text_to_item)
     for recall in ("R1", "R5", "R10"):
         # The original takes these shares in float32.
         share = text_to_video[f"text_to_video.{recall}"].astype(np.float32)
@@ -100,6 +109,7 @@ def _replay_multi_sentence(golden: GoldenFile) -> Replay:
             "text_to_video.Std_Rank": places.double().std(correction=0),
             "video_to_text_sim": merged,
             **_square("video_to_text", merged),
+            **_named("video_to_text", ways.item_to_text),
         },
         skipped={"sim_tensor": "a padded copy of the scores that nothing here needs"},
     )
