@@ -184,6 +184,28 @@ def test_a_family_that_is_not_listed_is_checked_while_it_loads(tiny, monkeypatch
         load(folder)
 
 
+def test_a_tokenizer_written_in_python_is_read_too(tiny, tmp_path) -> None:
+    """ByT5's; SigLIP's is another one."""
+    from transformers import ByT5Tokenizer, T5Config, T5Model
+
+    ByT5Tokenizer(model_max_length=12).save_pretrained(tmp_path)
+    config = T5Config(
+        vocab_size=384, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2,
+        decoder_start_token_id=0,
+    )  # fmt: skip
+    T5Model(config).save_pretrained(tmp_path)
+
+    backbone = load(tmp_path)
+    prepared = backbone.prepare([{"text": "short"}, {"text": "much longer than that"}])
+
+    expected = [*(3 + byte for byte in b"much longer"), 1]
+    assert prepared.inputs["token_ids"][1].tolist() == expected
+    assert prepared.truncated.tolist() == [False, True]
+    assert backbone.run(prepared, [0, 1]).streams["encoder"].layout.lengths.tolist() == [6, 12]
+    with pytest.raises(BackboneError, match="written in Python and does not tell"):
+        backbone.prepare([{"id": 0, "view": 1, "text": "a"}])
+
+
 def test_quantised_weights_need_a_cuda_device_and_say_so(tiny) -> None:
     with pytest.raises(BackboneError, match=r"quantize is '4bit', which needs a CUDA device"):
         load(tiny("gpt2"), quantize="4bit")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from cache_schema import Ragged
 
 from .base import Sample
 from .errors import BackboneError, UnsupportedBackboneError
+from .python_tokenizer import PythonTokenizer
 from .word_rows import WORD_ROWS, word_rows
 from .word_views import WordViews
 
@@ -55,19 +56,18 @@ class TextTokenizer:
     ) -> None:
         from tokenizers import Tokenizer
 
-        if not tokenizer.is_fast:
-            raise UnsupportedBackboneError(
-                f"{tokenizer.name_or_path}: {type(tokenizer).__name__} is written in Python, "
-                "needed one with a tokenizer.json. Convert it with transformers first."
-            )
         self.max_length = max_length
         self._uses_segments = uses_segments
         self._aligns_words = aligns_words
-        self._backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-        self._backend.no_padding()
-        self._backend.enable_truncation(
-            max_length, strategy="longest_first", direction=tokenizer.truncation_side
-        )
+        self._backend: Any
+        if tokenizer.is_fast:
+            self._backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+            self._backend.no_padding()
+            self._backend.enable_truncation(
+                max_length, strategy="longest_first", direction=tokenizer.truncation_side
+            )
+        else:
+            self._backend = PythonTokenizer(tokenizer, max_length)
         self._views = WordViews(tokenizer, self._backend)
 
     def tokenize(self, samples: Sequence[Sample]) -> Tokens:
