@@ -10,6 +10,7 @@ from cache_schema import EncodingName
 
 from .augmentation import Augmentation
 from .backbones import BackboneConfig, Modality, Precision
+from .backbones.config import Quantize
 from .inputs import DataConfig
 from .roles import roles_read
 
@@ -60,6 +61,9 @@ class ExtractConfig(BaseModel):
         default="all", description="layers to store; the last one is always included"
     )
     precision: Precision = Field(default="auto", description="of the forward pass")
+    quantize: Quantize = Field(
+        default="none", description="round the backbone's weights (bitsandbytes, CUDA only)"
+    )
     encoding: EncodingName = Field(default="float16", description="of the stored hidden states")
     max_length: int | None = Field(default=None, ge=1, description="tokens per sample at most")
     align: Literal["none", "words"] = Field(
@@ -90,6 +94,7 @@ class ExtractConfig(BaseModel):
             max_length=self.max_length,
             align=self.align,
             precision=self.precision,
+            quantize=self.quantize,
             trust_remote_code=self.trust_remote_code,
         )
 
