@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,6 +80,20 @@ def test_stored_states_of_images_are_the_backbones_own(config, photos, tiny_vit)
         expected = batch.streams[name].values[sample * rows : (sample + 1) * rows]
         torch.testing.assert_close(states(cache, sample), expected, atol=2e-3, rtol=1e-3)
     assert extract(config).was_finished
+
+
+def test_a_second_run_says_finished_without_loading_torch(config) -> None:
+    """It looks at the rows, for the files they name, and at sizes and times of those."""
+    extract(config)
+    code = (
+        "import sys; from extractor import ExtractConfig, extract\n"
+        f"report = extract(ExtractConfig.model_validate_json({config.model_dump_json()!r}))\n"
+        "assert report.was_finished\n"
+        "loaded = {'torch', 'transformers', 'timm', 'av'} & set(sys.modules)\n"
+        "assert not loaded, loaded"
+    )
+
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_an_image_that_was_replaced_makes_another_cache(config, photos) -> None:

@@ -243,10 +243,12 @@ def test_a_plain_folder_has_images_and_no_target(tmp_path) -> None:
 
 def test_images_beside_folders_of_images_are_refused(tmp_path) -> None:
     save_image(tmp_path / "set/a.png")
-    save_image(tmp_path / "set/x/b.png")
+    for inside in ("x/b.png", "train/c.png"):
+        image = save_image(tmp_path / "set" / inside)
 
-    with pytest.raises(DataError, match=r"has 'a.png' beside the folders and 'x/b.png' in one"):
-        read(tmp_path / "set")
+        with pytest.raises(DataError, match=f"has 'a.png' beside the folders and '{inside}' in on"):
+            read(tmp_path / "set")
+        image.unlink()
 
 
 def test_a_data_file_in_the_folder_comes_before_its_images(photos) -> None:
@@ -439,6 +441,28 @@ def test_equal_targets_and_other_keys_do_not_keep_rows_apart(photos) -> None:
     assert target(source, "label").values["train"].tolist() == [2, 0, 1]
     assert strings(source, "question_id") == ["0", "2", "4"]
     assert any("key ['question_id']: differs" in note for note in source.notes)
+
+
+def test_rows_of_one_image_may_lie_apart(photos) -> None:
+    """Compared with the first row of the same image, not with the row before."""
+    rows = [{**ASKED[at], "label": ASKED[at]["image"]} for at in (0, 2, 1, 4, 3)]
+    path = save_jsonl(photos / "rows.jsonl", rows)
+
+    source = read(path, targets=("label",))
+
+    assert source.sample_rows("train").tolist() == [0, 1, 3]
+    rows[4]["label"] = "another"
+    assert read(save_jsonl(path, rows), targets=("label",)).splits == {"train": 5}
+
+
+def test_lists_are_compared_with_their_ends(photos) -> None:
+    """The same numbers cut at other places are other answers."""
+    answers = [("0", [1]), ("0", [1, 1]), ("1", [1, 1]), ("1", [1])]
+    rows = [{"image": f"images/{image}.png", "n": numbers} for image, numbers in answers]
+
+    source = read(save_jsonl(photos / "rows.jsonl", rows), targets=("n",))
+
+    assert source.num_rows == 4
 
 
 def test_predictions_are_made_for_every_row(photos) -> None:

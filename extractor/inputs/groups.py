@@ -31,7 +31,7 @@ def merge_repeated(
 
     Args:
         role: `image` or `video`.
-        media: The source of each sample; merged too.
+        media: The source of each sample.
         splits: The samples.
         targets: Their targets, keys included.
     """
@@ -57,7 +57,5 @@ def merge_repeated(
     notes = [f"{count} rows per {role}, each {role} once: {num_sources:,} of {num_rows:,} rows"]
     if names:
         notes.append(f"key {names!r}: differs among rows of the same {role}, the first one's stays")
-    for split in splits:
-        media.keep(split, kept[split])
     merged = {split: rows.merge(kept[split]) for split, rows in splits.items()}
     return Merged(merged, tuple(target.take(kept) for target in targets), notes)

@@ -84,15 +84,10 @@ class MediaIndex:
         """(samples,) int64: equal where the source is the same."""
         return np.array(self._codes[split], dtype=np.int64)
 
-    def keep(self, split: str, positions: np.ndarray) -> None:
-        """Only these samples of a split are left."""
-        self._codes[split] = self.codes(split)[positions].tolist()
-
     @cached_property
     def paths(self) -> list[str]:
         """Every file, in the order of its first sample."""
-        used = {code for codes in self._codes.values() for code in codes}
-        entries = (e for key, code in self._sources.items() if code in used for e in key)
+        entries = (entry for key in self._sources for entry in key)
         return list(dict.fromkeys(entry for entry in entries if isinstance(entry, str)))
 
     @cached_property
