@@ -217,3 +217,11 @@ def test_quantised_weights_need_bitsandbytes_and_say_so(tiny, monkeypatch) -> No
     monkeypatch.setattr(loading, "find_spec", lambda name: None)
     with pytest.raises(BackboneError, match="pip install bitsandbytes"):
         loading._quantisation("a", "8bit", "float32", torch.device("cuda"))
+
+
+def test_only_models_of_transformers_are_quantised() -> None:
+    from extractor.backbones.kinds import KINDS, check_settings
+
+    timm = next(kind for kind in KINDS if kind.name == "timm model")
+    with pytest.raises(BackboneError, match="quantize is '8bit', which a timm model cannot be"):
+        check_settings(timm, BackboneConfig(name="a", quantize="8bit"), "image")

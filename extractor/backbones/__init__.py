@@ -53,7 +53,7 @@ def load_backbone(config: BackboneConfig, device: torch.device | str = "auto") -
     resolved = resolve_backbone(config)
     kind = kind_of(resolved)
     modality = modality_of(kind, config)
-    check_settings(config, modality)
+    check_settings(kind, config, modality)
     chosen = config.model_copy(update={"modality": modality})
     module = import_module(f".{kind.module}", __name__)
     backbone: Backbone = module.load(resolved, chosen, device)

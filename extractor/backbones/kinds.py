@@ -72,6 +72,9 @@ KINDS: tuple[Kind, ...] = (
 )  # fmt: skip
 
 
+_QUANTISED = ("text", "encoder_decoder", "vision", "dual", "joint")  # models of transformers
+
+
 def kind_of(resolved: ResolvedBackbone) -> Kind:
     """The kind of a backbone whose files are here.
 
@@ -135,8 +138,8 @@ def modality_of(kind: Kind, config: BackboneConfig) -> Modality:
     return config.modality
 
 
-def check_settings(config: BackboneConfig, modality: Modality) -> None:
-    """Refuse settings that this modality gives nothing to do.
+def check_settings(kind: Kind, config: BackboneConfig, modality: Modality) -> None:
+    """Refuse settings that this kind or modality gives nothing to do.
 
     Raises:
         BackboneError: Names them.
@@ -146,6 +149,11 @@ def check_settings(config: BackboneConfig, modality: Modality) -> None:
         "image": {"max length": config.max_length},
         "image+text": {"frames": config.frames},
     }
+    if config.quantize != "none" and kind.module not in _QUANTISED:
+        raise BackboneError(
+            f"{config.name}: quantize is {config.quantize!r}, which a {kind.name} cannot be. "
+            "Leave it out."
+        )
     for setting, value in of_modality[modality].items():
         if value is not None:
             raise BackboneError(
