@@ -248,9 +248,7 @@ def save_tiny_timm(folder: Path, kind: str) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
         model = timm.create_model(made.architecture, num_classes=5, **made.options).eval()
-        for tensor in model.state_dict().values():
-            if tensor.is_floating_point():
-                tensor.add_(torch.rand_like(tensor) * 0.1)
+        shake(model)
     settings = {
         "input_size": (3, made.image_size, made.image_size),
         "crop_pct": 0.8,
