@@ -32,6 +32,7 @@ from .manifest import (
     StreamSpec,
     TargetSpec,
 )
+from .memory import keep_freed_memory
 from .progress import Meter, Progress, SilentProgress
 from .ragged import Ragged
 from .receipts import (
@@ -92,6 +93,7 @@ __all__ = [
     "encoding",
     "find_garbage",
     "finished_shards",
+    "keep_freed_memory",
     "open_storage",
     "read_manifest",
     "read_receipt",

@@ -28,6 +28,7 @@ from cache_schema import (
     StreamContents,
     StreamSpec,
     UnreadableSample,
+    keep_freed_memory,
 )
 
 from .backbones.base import Backbone, Prepared
@@ -127,6 +128,7 @@ def extract_shards(
         HiddenStateError: A hidden state cannot be stored.
         Exception: Whatever `read` or `write` raises; shards written before stay.
     """
+    keep_freed_memory()
     buffers = _Buffers(backbone.device)
     with ThreadPoolExecutor(1, "unipt-read") as reader, ThreadPoolExecutor(1, "unipt-write") as out:
         coming: Future[ShardInputs] | None = None
