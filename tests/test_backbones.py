@@ -315,10 +315,10 @@ def test_a_cut_off_weights_file_is_named(tiny_model, tmp_path) -> None:
 
 
 def test_a_family_that_is_not_supported_names_those_that_are(tmp_path) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "whisper"}')
+    (tmp_path / "config.json").write_text('{"model_type": "sam"}')
     (tmp_path / "model.safetensors").touch()
 
-    with pytest.raises(UnsupportedBackboneError, match=r"'whisper', needed one of .*bert"):
+    with pytest.raises(UnsupportedBackboneError, match=r"'sam', needed one of .*bert"):
         load(tmp_path)
 
 

@@ -225,3 +225,20 @@ def test_only_models_of_transformers_are_quantised() -> None:
     timm = next(kind for kind in KINDS if kind.name == "timm model")
     with pytest.raises(BackboneError, match="quantize is '8bit', which a timm model cannot be"):
         check_settings(timm, BackboneConfig(name="a", quantize="8bit"), "image")
+
+
+def test_a_family_that_does_not_read_texts_alone_is_refused_in_one_line(tmp_path) -> None:
+    """transformers lists Whisper for language modelling, but it needs sound."""
+    from tiny_library import _train
+    from transformers import GPT2Tokenizer, WhisperConfig, WhisperModel
+
+    _train(GPT2Tokenizer).save_pretrained(tmp_path)
+    config = WhisperConfig(
+        vocab_size=300, d_model=8, encoder_layers=1, decoder_layers=1, encoder_attention_heads=1,
+        decoder_attention_heads=1, encoder_ffn_dim=8, decoder_ffn_dim=8, pad_token_id=0,
+        bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
+    )  # fmt: skip
+    WhisperModel(config).save_pretrained(tmp_path)
+
+    with pytest.raises(UnsupportedBackboneError, match="does not run on text alone"):
+        load(tmp_path)

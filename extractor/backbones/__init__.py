@@ -56,17 +56,12 @@ def load_backbone(config: BackboneConfig, device: torch.device | str = "auto") -
     check_settings(kind, config, modality)
     chosen = config.model_copy(update={"modality": modality})
     module = import_module(f".{kind.module}", __name__)
-    backbone: Backbone = module.load(resolved, chosen, device)
-    if config.align == "words" and "word_rows" not in backbone.stored_inputs:
-        raise BackboneError(
-            f"{config.name}: --align is 'words', but a {kind.name} does not tell where words "
-            "begin. Choose a text encoder or decoder, or leave it out."
-        )
-    if not is_tested(resolved):
-        from .selfcheck import check_untested
+    if is_tested(resolved):
+        tested: Backbone = module.load(resolved, chosen, device)
+        return tested
+    from .selfcheck import load_untested
 
-        check_untested(backbone, chosen)
-    return backbone
+    return load_untested(module.load, resolved, chosen, device)
 
 
 def modality_read(config: BackboneConfig) -> Modality:

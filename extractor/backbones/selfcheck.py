@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -11,10 +12,36 @@ from torch import Tensor
 
 from .base import Backbone, Sample
 from .config import BackboneConfig
-from .errors import UnsupportedBackboneError
+from .errors import BackboneError, UnsupportedBackboneError
+from .resolve import ResolvedBackbone
 
 # Of the largest number of a stream: sums in another order, in a precision with this epsilon.
 _ULPS = 200
+
+
+def load_untested(
+    load: Callable[..., Backbone],
+    resolved: ResolvedBackbone,
+    config: BackboneConfig,
+    device: torch.device | str,
+) -> Backbone:
+    """Load a backbone of a family that may need other inputs than its kind gives, and check it.
+
+    Raises:
+        BackboneError: It cannot be loaded, does not run, or its states are not to be trusted.
+    """
+    try:
+        backbone = load(resolved, config, device)
+        check_untested(backbone, config)
+    except BackboneError:
+        raise
+    except Exception as error:  # whatever a model says that is given what it does not read
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise UnsupportedBackboneError(
+            f"{resolved.name}: this family is not known here, and does not run on "
+            f"{config.modality} alone ({said}). Choose another backbone."
+        ) from error
+    return backbone
 
 
 def check_untested(backbone: Backbone, config: BackboneConfig) -> None:
