@@ -1,0 +1,180 @@
+"""Recall of UniPT, LST and a probe in finding images or videos by text and the other way round.
+
+Both backbones are frozen: MiniLM reads the captions, a ViT the images or frames. The probe is the
+last layer of each, averaged over its rows, and a learned linear map into the common space; UniPT
+and LST stand in front of the same map. Learning rates are chosen out of three on held-out items
+(a tenth of the training items with all their texts), the test split is looked at once.
+Targets: R@1 both ways at least 2 x the probe's and 10 x chance.
+
+    python benchmarks/retrieval_accuracy.py --data DIR --weights VIT.safetensors
+
+DIR holds flickr8k_1k (`image`, a path, and `captions`, a list) and msrvtt_frames (`frames`, a list
+of paths, `captions` and `video_id`), each with train.jsonl and test.jsonl.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from real_data import add_options, backbone_folders, make_cache
+from report import Figure, parser, show
+
+from cache_schema import FeatureCache
+from trainer import FitConfig, evaluate, fit
+
+VIT = "vit_tiny_patch16_224"
+DIRECTIONS = {"text_to_item_r1": "text to item", "item_to_text_r1": "item to text"}
+
+
+@dataclass(frozen=True)
+class Study:
+    """One data set.
+
+    Attributes:
+        data: Its folder.
+        key: Column that joins items and texts.
+        items: How the images or videos are extracted.
+        texts: How the captions are.
+        contestants: Name to other settings of the fit than those that all share.
+    """
+
+    data: str
+    key: str
+    items: Mapping[str, Any]
+    texts: Mapping[str, Any]
+    contestants: Mapping[str, Mapping[str, Any]]
+
+
+SHARED = {"epochs": 10, "batch_size": 256}
+WIDTH = 256
+PAPER = {"name": "unipt", "preset": "paper"}
+CONTESTANTS = {
+    "unipt": {"network": PAPER, "text_network": PAPER, "rates": (5e-4, 1e-3, 2e-3)},
+    "lst": {
+        "network": {"name": "lst", "block": "pre-norm"},
+        "text_network": {"name": "lst"},
+        "rates": (1e-3, 3e-3, 1e-2),
+    },
+    "probe": {
+        "network": {"name": "probe"},
+        "text_network": {"name": "probe"},
+        "rates": (1e-3, 3e-3, 1e-2),
+    },
+}
+STUDIES = {
+    "flickr8k": Study(
+        "flickr8k_1k",
+        "image",
+        {"image_column": "image", "image_size": (160, 160), "views": 4},
+        {"text_column": "captions"},
+        CONTESTANTS,
+    ),
+    "msrvtt": Study(
+        "msrvtt_frames",
+        "video_id",
+        {"video_column": "frames", "frames": 4, "image_size": (128, 128)},
+        {"text_column": "captions"},
+        CONTESTANTS,
+    ),
+}
+
+
+def main() -> int:
+    options = parser(__doc__)
+    add_options(options, "folder of the data sets")
+    options.add_argument("--only", nargs="+", choices=STUDIES, default=list(STUDIES))
+    args = options.parse_args()
+    figures = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        backbones = backbone_folders(args.weights, folder / "backbones")
+        for name in args.only:
+            study = STUDIES[name]
+            sides = {
+                "items": {"backbone": backbones.get(VIT, VIT), **study.items},
+                "texts": {"backbone": "minilm", **study.texts},
+            }
+            caches = [
+                make_cache(
+                    f"{name}-{side}",
+                    Path(args.data, study.data),
+                    {"keys": (study.key,), **settings},
+                    every=args.every,
+                    folder=Path(args.caches or folder / "caches"),
+                )
+                for side, settings in sides.items()
+            ]
+            figures += compare(name, study, caches, args.seeds, folder / "runs")
+    show(figures, as_json=args.json)
+    return 0
+
+
+def compare(
+    name: str, study: Study, caches: Sequence[FeatureCache], seeds: int, folder: Path
+) -> list[Figure]:
+    """Mean R@1 of each contestant both ways, beside the probe's and chance."""
+    scores = {
+        contestant: [run(name, contestant, study, caches, seed, folder) for seed in range(seeds)]
+        for contestant in study.contestants
+    }
+    num_items = len(caches[0].split("test"))
+    figures = [Figure(f"{name}/chance", 100 / num_items, "%")]
+    for metric, direction in DIRECTIONS.items():
+        means = {
+            contestant: 100 * statistics.mean(metrics[metric] for metrics in found)
+            for contestant, found in scores.items()
+        }
+        figures += [Figure(f"{name}/{direction} R@1/{c}", mean, "%") for c, mean in means.items()]
+        ahead = f"{name}/{direction} R@1/unipt"
+        figures += [
+            Figure(f"{ahead} : probe", means["unipt"] / max(means["probe"], 1e-9), "x", ">= 2"),
+            Figure(f"{ahead} : chance", means["unipt"] * num_items / 100, "x", ">= 10"),
+        ]
+    return figures
+
+
+def run(
+    name: str,
+    contestant: str,
+    study: Study,
+    caches: Sequence[FeatureCache],
+    seed: int,
+    folder: Path,
+) -> dict[str, float]:
+    """Test metrics of the learning rate that is best on the held-out items."""
+    chosen = dict(study.contestants[contestant])
+    config = FitConfig.model_validate(
+        {
+            "task": {
+                "name": "retrieval",
+                "key": study.key,
+                "width": WIDTH,
+                "text_network": chosen.pop("text_network"),
+            },
+            "optimizer": {"learning_rates": chosen.pop("rates")},
+            "seed": seed,
+            **SHARED,
+            **chosen,
+        }
+    )
+    run_dir = folder / f"{name}-{contestant}-{seed}"
+    report = fit(config, tuple(caches), run_dir)
+    metrics = evaluate(run_dir, tuple(caches), "test")
+    print(
+        f"{name} {contestant} seed {seed}: learning rate {report.learning_rate:g}, epoch "
+        f"{report.best_epoch}, validation rsum {report.metrics['rsum']:.1f}, test "
+        + ", ".join(f"{key} {value:.4g}" for key, value in metrics.items())
+        + f", {report.seconds:.0f} s, {report.num_parameters:,} parameters",
+        file=sys.stderr,
+    )
+    return metrics
+
+
+if __name__ == "__main__":
+    sys.exit(main())
