@@ -6,7 +6,14 @@ from pathlib import Path
 
 # Written out, because the configs that define them take too long to import; a test compares.
 NETWORKS = ("unipt", "lst", "probe", "mlp-probe", "weighted-sum")
-TASKS = ("classification", "regression", "retrieval")
+TASKS = (
+    "classification",
+    "regression",
+    "retrieval",
+    "vqa",
+    "grounding",
+    "token-classification",
+)
 
 
 def networks() -> list[str]:

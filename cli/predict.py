@@ -59,6 +59,10 @@ def predict(
         Path | None,
         typer.Option(metavar="FILE", help="Where to: a .parquet, .csv or .jsonl file."),
     ] = None,
+    draw: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where to draw the boxes of grounding on the images."),
+    ] = None,
     text_column: TextColumn = None,
     text_pair_column: TextPairColumn = None,
     image_column: ImageColumn = None,
@@ -82,6 +86,8 @@ def predict(
         raise typer.BadParameter("give SAMPLE, --data or --cache")
     if (out is None) != bool(samples):
         raise typer.BadParameter("--out goes with --data or --cache, and SAMPLE without")
+    if draw is not None and data is None:
+        raise typer.BadParameter("--draw goes with --data")
     terminal = Terminal(quiet=quiet, as_json=as_json)
     import unipt
 
@@ -115,6 +121,7 @@ def predict(
             on_error=on_error,
             device=device,
             batch_size=batch_size,
+            draw=draw,
             progress=terminal,
             **{name: value for name, value in columns.items() if value is not None},
         )

@@ -36,8 +36,9 @@ FLAGS = {
     "fit": "--cache --task --target --network --epochs --lr --batch-size --reduction --seed "
     "--device --precision --run --set --resume --overwrite --allow-partial --quiet --json",
     "evaluate": "--run --cache --split --device --quiet --json",
-    "predict": "--run SAMPLE --data --cache --split --top --out --text-column --text-pair-column "
-    "--image-column --video-column --media-root --on-error --device --batch-size --quiet --json",
+    "predict": "--run SAMPLE --data --cache --split --top --out --draw --text-column "
+    "--text-pair-column --image-column --video-column --media-root --on-error --device "
+    "--batch-size --quiet --json",
     "inspect": "CACHE --json",
     "verify": "CACHE --quick --quiet --json",
     "repair": "CACHE --quiet --json",

@@ -17,6 +17,7 @@ nothing of each other; here is the one place where a backbone and a trained netw
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -169,6 +170,8 @@ def fit_config(
     chosen: dict[str, Any]
     if task == "retrieval" or (task is None and len(caches) > 1):
         chosen = {"name": "retrieval", "key": target}
+    elif target is None and task in ("vqa", "grounding"):
+        chosen = {"name": task}  # their columns have usual names
     else:
         if target is None:
             target = _only_target(caches[0])
@@ -218,6 +221,7 @@ def predict(
     on_error: Literal["fail", "skip"] = "fail",
     device: DeviceName = "auto",
     batch_size: int = 32,
+    draw: str | Path | None = None,
     progress: Progress | None = None,
     **columns: Any,
 ) -> Iterator[dict[str, Any]]:
@@ -232,6 +236,7 @@ def predict(
             never stop anything: they get a row without a prediction.
         device: Where to compute.
         batch_size: Samples per forward pass.
+        draw: Folder for the images with the boxes of grounding drawn on them.
         progress: Where to report; nowhere if not given.
         **columns: Any other field of `extractor.DataConfig`: image_column, media_root ...
 
@@ -246,6 +251,7 @@ def predict(
     from extractor import BackboneConfig, DataConfig, open_data, roles_read
     from trainer import load_run
 
+    from .drawing import draw_prediction
     from .model import Model
 
     reports = progress or SilentProgress()
@@ -269,12 +275,17 @@ def predict(
     with reports.meter("predict", sum(source.splits.values()), "samples") as meter:
         for split, count in source.splits.items():
             starts = range(0, count, _READ_AT_ONCE)
-            samples = (s for i in starts for s in source.samples(split, i, i + _READ_AT_ONCE))
+            waiting: deque[Mapping[str, Any]] = deque()
+            read = (s for i in starts for s in source.samples(split, i, i + _READ_AT_ONCE))
+            samples = read if draw is None else _noted(read, waiting)
             ids = source.sample_rows(split).tolist()
             found = model.predict_samples(samples, batch_size=batch_size)
             for row, values in zip(ids, found, strict=True):
                 meter.advance(1)
-                yield {"split": split, "row": row, **values}
+                found_row = {"split": split, "row": row, **values}
+                if draw is not None:
+                    draw_prediction(Path(draw), waiting.popleft(), found_row)
+                yield found_row
 
 
 def predict_cached(
@@ -363,6 +374,15 @@ def _only_target(cache: FeatureCache) -> str:
     return names[0]
 
 
+def _noted(
+    samples: Iterator[Mapping[str, Any]], waiting: deque[Mapping[str, Any]]
+) -> Iterator[Mapping[str, Any]]:
+    """The samples, each also put into `waiting`: they are predicted in order, a window later."""
+    for sample in samples:
+        waiting.append(sample)
+        yield sample
+
+
 def _task_of(cache: FeatureCache, target: str) -> str:
     from cache_schema import CacheError
 
@@ -373,5 +393,6 @@ def _task_of(cache: FeatureCache, target: str) -> str:
         return "regression"
     raise CacheError(
         f"{cache.path}: target {target!r} holds {kind!r}, which may be classes or amounts. "
-        "Say --task classification or --task regression."
+        "Say --task: classification and regression read one value of each sample, vqa lists of "
+        "answers, grounding boxes."
     )

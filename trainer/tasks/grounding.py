@@ -34,13 +34,15 @@ _COUNTS = (1, 5, 10)
 
 
 class GroundingConfig(TaskOptions):
-    """Find the box that an expression refers to, as MDETR does."""
+    """Find the box that an expression refers to, as MDETR does.
+
+    Besides the box, the cache holds the target `size`: height and width of the image in pixels.
+    """
 
     usual_pooling: ClassVar[PoolingName | None] = None
 
     name: Literal["grounding"] = "grounding"
     target: str = Field("box", description="target of x, y, width and height in pixels")
-    size: str = Field("size", description="target of height and width of the image in pixels")
     spans: str | None = Field(
         None,
         description="target of the characters where the phrases of the box begin and end; null: "
@@ -80,7 +82,7 @@ class GroundingConfig(TaskOptions):
             TargetError: A column does not suit, or there are augmented views, whose boxes are
                 not those of the rows.
         """
-        BoxColumns.of(cache, self.target, self.size, self.spans)
+        BoxColumns.of(cache, self.target, self.spans)
         moved = [spec.name for spec in cache.manifest.splits if spec.views > 1]
         if moved:
             raise TargetError(
@@ -163,7 +165,7 @@ class GroundingTask(TaskOptions):
 
     def reader(self, cache: FeatureCache, samples: np.ndarray) -> TargetReader:
         """`box` (B, 4) in shares of the image, `size` (B, 2) in pixels, `words` (B, T) bool."""
-        columns = BoxColumns.of(cache, self.config.target, self.config.size, self.config.spans)
+        columns = BoxColumns.of(cache, self.config.target, self.config.spans)
         columns.check(samples)
 
         def read(chosen: np.ndarray) -> dict[str, Tensor]:

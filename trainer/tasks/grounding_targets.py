@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cache_schema import FeatureCache
 
 TOKEN_SPANS = "token_spans"
-_USUAL_SPANS = "spans"
+_SIZE, _USUAL_SPANS = "size", "spans"
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class BoxColumns:
     _words: dict[int, np.ndarray] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, cache: FeatureCache, box: str, size: str, spans: str | None) -> BoxColumns:
+    def of(cls, cache: FeatureCache, box: str, spans: str | None) -> BoxColumns:
         """Open the columns.
 
         Raises:
@@ -59,7 +59,7 @@ class BoxColumns:
         return cls(
             cache,
             _numbers(cache, box, "four numbers: x, y, width and height in pixels"),
-            _numbers(cache, size, "two numbers: height and width of the image in pixels"),
+            _numbers(cache, _SIZE, "two numbers: height and width of the image in pixels"),
             None if phrases is None else _numbers(cache, phrases, "begin and end of each phrase"),
         )
 
