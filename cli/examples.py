@@ -40,11 +40,15 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "unipt fit --cache reviews-bert-base.zarr --task regression --target stars "
         "--set optimizer.weight_decay=0.1",
         "unipt fit --cache reviews-bert-base.zarr --target label --run runs/long --resume",
+        "unipt fit --cache images.zarr --cache texts.zarr --run runs/search",
     ),
     "evaluate": ("unipt evaluate --run runs/reviews --cache reviews-bert-base.zarr --split test",),
     "predict": (
         "unipt predict --run runs/reviews 'a text' 'another text'",
         "unipt predict --run runs/reviews --data new.csv --out predictions.parquet",
+        "unipt predict --run runs/search --cache images.zarr 'a dog on a beach'",
+        "unipt predict --run runs/search --cache images.zarr --cache texts.zarr "
+        "--out ranked.parquet",
     ),
     "run": (
         "unipt run --list",
