@@ -282,6 +282,22 @@ def test_the_tag_and_the_recipe_are_part_of_what_a_cache_is(tiny_timm, tmp_path)
     assert after["weights"] == before["weights"]
 
 
+def test_a_folder_of_an_older_timm_is_read(tiny_timm, tmp_path) -> None:
+    """They have the settings of pretrained_cfg beside the architecture."""
+    import shutil
+
+    folder = shutil.copytree(tiny_timm("regnet"), tmp_path / "model")
+    document = json.loads((folder / "config.json").read_text())
+    old = {"architecture": document["architecture"], "num_features": 368}
+    (folder / "config.json").write_text(json.dumps({**document["pretrained_cfg"], **old}))
+
+    found, expected = load(folder), load(tiny_timm("regnet"))
+
+    assert found.identity["image"] == expected.identity["image"]
+    assert found.identity["tag"] == "tiny"
+    assert torch.equal(run(found).streams["stage4"].values, run(expected).streams["stage4"].values)
+
+
 def test_a_squashing_transform_is_followed(tiny_timm, tmp_path) -> None:
     import shutil
 

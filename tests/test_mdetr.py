@@ -355,7 +355,7 @@ def test_images_are_resized_as_the_authors_do(
 
 def test_a_map_is_as_large_as_its_size_says() -> None:
     """Lengths are told before anything is run."""
-    network = ImageNetwork("resnet18").eval()
+    network = ImageNetwork("resnet18", {}).eval()
     for height, width in ((64, 64), (65, 97), (96, 33)):
         with torch.no_grad():
             found = network(torch.zeros(1, 3, height, width))

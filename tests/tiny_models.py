@@ -284,12 +284,10 @@ def shake(module: torch.nn.Module) -> None:
 
 def save_tiny_mdetr(folder: Path, **sizes: Any) -> Path:
     """Save a random MDETR with its heads: 6 + 6 layers of width 16, 5 queries, a tiny CNN."""
-    from safetensors.torch import save_file
-
     from extractor.backbones.mdetr import MDETR, MDETRConfig
+    from extractor.backbones.released import save_network
 
     tokenizer = tiny_tokenizer("RobertaTokenizer")
-    tokenizer.save_pretrained(folder)
     text = {
         **_SIZES,
         "model_type": "roberta",
@@ -327,21 +325,16 @@ def save_tiny_mdetr(folder: Path, **sizes: Any) -> Path:
                 "contrastive_align_projection_text": torch.nn.Linear(width, 64),
             }
         )
-    (folder / "config.json").write_text(config.model_dump_json(indent=2))
-    state = {name: value.contiguous() for name, value in network.state_dict().items()}
-    save_file(state, folder / "model.safetensors")
-    save_file(heads.state_dict(), folder / "heads.safetensors")
+    save_network(folder, config, network.state_dict(), heads.state_dict(), tokenizer)
     return folder
 
 
 def save_tiny_clip_vil(folder: Path, **sizes: Any) -> Path:
     """Save a random CLIP-ViL with its heads: 3 layers of width 16, frames of 64 x 96 pixels."""
-    from safetensors.torch import save_file
-
     from extractor.backbones.clip_vil import ClipViL, ClipViLConfig
+    from extractor.backbones.released import save_network
 
     tokenizer = tiny_tokenizer("BertTokenizer")
-    tokenizer.save_pretrained(folder)
     defaults = {
         "vocab_size": len(tokenizer),
         "hidden_size": 16,
@@ -371,8 +364,5 @@ def save_tiny_clip_vil(folder: Path, **sizes: Any) -> Path:
             for path, head in heads.items()
             for name, value in head.state_dict().items()
         }
-    (folder / "config.json").write_text(config.model_dump_json(indent=2))
-    state = {name: value.contiguous() for name, value in network.state_dict().items()}
-    save_file(state, folder / "model.safetensors")
-    save_file(named, folder / "heads.safetensors")
+    save_network(folder, config, network.state_dict(), named, tokenizer)
     return folder

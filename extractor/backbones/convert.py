@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 CheckpointKind = Literal["mdetr", "clip-vil"]
-HEADS_FILE = "heads.safetensors"
 # The text encoders that the authors used.
 TOKENIZERS: dict[CheckpointKind, str] = {"mdetr": "roberta-base", "clip-vil": "bert-base"}
 
@@ -85,19 +84,15 @@ def convert_checkpoint(
         )
     document = _read(source)
     text_settings, saved_tokenizer = _text_encoder(tokenizer or TOKENIZERS[kind])
+    from .released import save_network
+
     if kind == "mdetr":
         from .mdetr.released import take_apart
     else:
         from .clip_vil.released import take_apart
     parts = take_apart(source, document, text_settings)
     _check(source, parts)
-    from safetensors.torch import save_file
-
-    target.mkdir(parents=True, exist_ok=True)
-    saved_tokenizer.save_pretrained(target)
-    (target / "config.json").write_text(parts.sizes.model_dump_json(indent=2) + "\n")
-    save_file(_whole(parts.heads), target / HEADS_FILE)
-    save_file(_whole(parts.network), target / "model.safetensors")
+    save_network(target, parts.sizes, parts.network, parts.heads, saved_tokenizer)
     return Conversion(
         folder=target,
         num_parameters=sum(value.numel() for value in parts.network.values()),
@@ -200,7 +195,3 @@ def _text_encoder(name: str) -> tuple[dict[str, Any], Any]:
             "--tokenizer."
         ) from error
     return settings, tokenizer
-
-
-def _whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach().clone().contiguous() for name, value in tensors.items()}

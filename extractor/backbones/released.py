@@ -1,9 +1,11 @@
-"""Load networks written here from a folder with the released weights' names."""
+"""Networks written here as folders with the released weights' names: load and save them."""
 
 from __future__ import annotations
 
 import json
-from typing import TypeVar
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
@@ -13,7 +15,12 @@ from .errors import UnsupportedBackboneError
 from .kinds import read_config
 from .resolve import ResolvedBackbone
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 C = TypeVar("C", bound=BaseModel)
+
+HEADS_FILE = "heads.safetensors"
 
 
 def read_sizes(resolved: ResolvedBackbone, kind: type[C]) -> C:
@@ -76,3 +83,30 @@ def load_weights(
 
 def _is_counter(name: str) -> bool:
     return name.endswith(("num_batches_tracked", "position_ids"))
+
+
+def save_network(
+    folder: Path,
+    sizes: BaseModel,
+    network: Mapping[str, Tensor],
+    heads: Mapping[str, Tensor],
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    """Write a network as a folder that can be used as a backbone.
+
+    Args:
+        folder: Where to; made if it is not there.
+        sizes: For config.json.
+        network: Tensors of the frozen network by their released names.
+        heads: Tensors of what is trained on it.
+        tokenizer: Of its text encoder.
+    """
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save_pretrained(folder)
+    (folder / "config.json").write_text(sizes.model_dump_json(indent=2) + "\n")
+    for file, tensors in ((HEADS_FILE, heads), ("model.safetensors", network)):
+        # Copies, since tensors that share memory cannot be saved.
+        whole = {name: value.detach().clone().contiguous() for name, value in tensors.items()}
+        save_file(whole, folder / file)

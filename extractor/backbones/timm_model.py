@@ -6,6 +6,7 @@ B samples, F frames, R rows of one image, N packed rows, L layers, C width.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -148,7 +149,7 @@ def load(
     places = outline(states, _noise(reader, model))
     streams = choose_layers(resolved.name, places.streams, config.layers)
     layers: list[JsonValue] = [*sorted({layer.index for s in streams for layer in s.layers})]
-    tag = str((document.get("pretrained_cfg") or {}).get("tag") or "")
+    tag = str((document.get("pretrained_cfg") or document).get("tag") or "")
     return TimmModel(
         model,
         states,
@@ -191,19 +192,23 @@ def _build(
 ) -> nn.Module:
     """The model with its weights, and its positions for another image size interpolated."""
     import timm
+    from timm.models import PretrainedCfg
 
-    settings = dict(document.get("pretrained_cfg") or {})
-    if "num_classes" in document:
-        settings["num_classes"] = document["num_classes"]
-    arguments = dict(document.get("model_args") or {})
-    if image_size is not None and settings.get("fixed_input_size"):
-        arguments["img_size"] = image_size
     architecture = str(document["architecture"])
+    # Older folders have these settings beside the architecture.
+    given = {**(document.get("pretrained_cfg") or document), **document}
+    known = [field.name for field in fields(PretrainedCfg)]
+    settings = {name: given[name] for name in known if name in given}
+    arguments = dict(document.get("model_args") or {})
     if not timm.is_model(architecture):
         raise UnsupportedBackboneError(
             f"{resolved.name}: its architecture is {architecture!r}, needed one that timm "
             f"{timm.__version__} knows. Install a newer timm."
         )
+    usual = timm.get_pretrained_cfg(architecture)
+    is_fixed = settings.get("fixed_input_size", usual is not None and usual.fixed_input_size)
+    if image_size is not None and is_fixed:
+        arguments["img_size"] = image_size
     try:
         model: nn.Module = timm.create_model(
             architecture,

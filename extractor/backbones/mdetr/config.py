@@ -17,6 +17,9 @@ class MDETRConfig(BaseModel):
         default="resnet101",
         description="a torchvision ResNet, or timm_NAME for a convolutional network of timm",
     )
+    backbone_options: dict[str, Any] = Field(
+        default_factory=dict, description="how timm makes its network (pad_type, ...)"
+    )
     hidden_size: int = Field(default=256, ge=4, multiple_of=4, description="of the transformer")
     num_heads: int = Field(default=8, ge=1, description="of every attention")
     num_encoder_layers: int = Field(default=6, ge=1, description="over image and text")

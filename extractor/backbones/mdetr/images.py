@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -22,9 +23,10 @@ _TIMM = "timm_"
 class ImageNetwork(nn.Module):
     """A network up to its last map, which is 32 times smaller than the image."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, options: Mapping[str, Any]) -> None:
         super().__init__()
-        self.body, self.num_channels = _timm(name) if name.startswith(_TIMM) else _resnet(name)
+        is_timm = name.startswith(_TIMM)
+        self.body, self.num_channels = _timm(name, options) if is_timm else _resnet(name)
 
     def forward(self, images_B3HW: Tensor) -> Tensor:
         """(B, C, h, w)."""
@@ -46,11 +48,11 @@ def _resnet(name: str) -> tuple[nn.Module, int]:
     return nn.Sequential(OrderedDict(children)), int(network.fc.in_features)
 
 
-def _timm(name: str) -> tuple[nn.Module, int]:
+def _timm(name: str, options: Mapping[str, Any]) -> tuple[nn.Module, int]:
     import timm
 
     network: Any = timm.create_model(
-        name.removeprefix(_TIMM), features_only=True, out_indices=(1, 2, 3, 4)
+        name.removeprefix(_TIMM), features_only=True, out_indices=(1, 2, 3, 4), **options
     )
     return network, int(network.feature_info.channels()[-1])
 

@@ -47,7 +47,7 @@ class MDETR(nn.Module):
     def __init__(self, config: MDETRConfig) -> None:
         super().__init__()
         self.config = config
-        images = ImageNetwork(config.backbone)
+        images = ImageNetwork(config.backbone, config.backbone_options)
         self.backbone = nn.Sequential(images)
         self.input_proj = nn.Conv2d(images.num_channels, config.hidden_size, 1)
         self.transformer = Transformer(config)
@@ -76,16 +76,17 @@ class MDETR(nn.Module):
         """
         numbers = range(len(images)) if image_of is None else image_of
         maps, grids = self.see(images)
-        words_BTD = self.read(token_ids_BT, token_mask_BT)
+        # Taken apart once: the gradient of an index is as large as the whole.
+        texts = self.read(token_ids_BT, token_mask_BT).unbind()
         counts = token_mask_BT.sum(1).tolist()
         sources, places = [], []
         for sample, number in enumerate(numbers):
-            words_TD = words_BTD[sample, : counts[sample]]
+            words_TD = texts[sample][: counts[sample]]
             sources.append(torch.cat([maps[number], words_TD]))
             height, width = grids[number]
             where = sine_positions(height, width, words_TD.shape[1], words_TD.device)
             places.append(torch.cat([where.to(words_TD), torch.zeros_like(words_TD)]))
-        lengths = torch.tensor([len(source) for source in sources], device=words_BTD.device)
+        lengths = torch.tensor([len(source) for source in sources], device=texts[0].device)
         source_BSD = pad_sequence(sources, batch_first=True)
         places_BSD = pad_sequence(places, batch_first=True)
         steps = torch.arange(source_BSD.shape[1], device=lengths.device)
