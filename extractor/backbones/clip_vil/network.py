@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
+from torch.nn.functional import pad
 
 from ..shared_images import run_by_size
 from .config import ClipViLConfig
@@ -94,14 +94,17 @@ class ClipViL(nn.Module):
         """
         numbers = range(len(images)) if image_of is None else image_of
         places = self.see(images)
-        words_BTD = self.bert.embeddings(token_ids_BT)
+        # Taken apart once: the gradient of an index is as large as the whole.
+        texts = self.bert.embeddings(token_ids_BT).unbind()
         counts = token_mask_BT.sum(1).tolist()
         joint = [
-            torch.cat([words_BTD[sample, : counts[sample]], places[number]])
+            torch.cat([texts[sample][: counts[sample]], places[number]])
             for sample, number in enumerate(numbers)
         ]
-        lengths = torch.tensor([len(rows) for rows in joint], device=words_BTD.device)
-        states = [pad_sequence(joint, batch_first=True)]
+        lengths = torch.tensor([len(rows) for rows in joint], device=texts[0].device)
+        # Not pad_sequence, whose gradient copies the whole batch for each of its samples.
+        longest = int(lengths.max())
+        states = [torch.stack([pad(rows, (0, 0, 0, longest - len(rows))) for rows in joint])]
         mask_B11S = None
         if len({len(rows) for rows in joint}) > 1:
             steps = torch.arange(states[0].shape[1], device=lengths.device)
