@@ -145,7 +145,7 @@ def test_the_target_is_guessed_only_where_there_is_one(
 
     with pytest.raises(CacheError, match=r"\['label', 'stars', 'price'\], say which"):
         unipt.fit(report.cache)
-    with pytest.raises(CacheError, match="--task classification or --task regression"):
+    with pytest.raises(CacheError, match="--task: classification and regression read one value"):
         unipt.fit(report.cache, "stars")
     fitted = unipt.fit(report.cache, "price", run=tmp_path / "run", epochs=1)
     assert fitted.primary == "mse"
