@@ -35,6 +35,7 @@ from trainer import (
 from trainer.losses import triplet_loss
 from trainer.tasks import SETTLED, Moment, RetrievalConfig, RetrievalTask
 from trainer.tasks.two_sides import Embeddings
+from unipt.choices import fit_config
 
 
 @pytest.fixture(scope="module")
@@ -397,7 +398,7 @@ def test_scores_of_pairs_are_cosines(pair: Pair, trained: Path) -> None:
 
 def test_the_cache_key_is_taken_from_the_settings_where_there_are_several() -> None:
     """`task.key` names it, and `fit` calls it the target."""
-    config = unipt.fit_config([None, None], "video_id", None, "unipt", (), {})  # type: ignore[list-item]
+    config = fit_config([None, None], "video_id", None, "unipt", (), {})  # type: ignore[list-item]
 
     assert config.task == RetrievalConfig(key="video_id")
 
