@@ -33,6 +33,7 @@ from trainer.tasks.two_sides import Embeddings, across_processes
 cache = FeatureCache.open({cache!r})
 config = settings("batch_size=4", {network!r})
 fit(config, cache, {run!r})
+fit(settings("batch_size=2", "accumulate=2", {network!r}), cache, {run!r} + "accumulated")
 pair = [FeatureCache.open(path) for path in {pair!r}]
 for loss in ("contrastive", "triplet"):
     chosen = retrieval_settings("batch_size=6", *{retrieval!r}, f"task.loss={{loss}}")
@@ -81,15 +82,20 @@ def two(tmp_path_factory):
 
 
 def test_two_processes_train_the_weights_of_one_with_the_double_batch(two):
-    """Gradients are summed in another order, so equal within float32 rounding over 24 steps."""
+    """Gradients are summed in another order, so equal within float32 rounding over 24 steps.
+
+    The second run of both accumulates two batches for each step.
+    """
     folder, cache, _ = two
 
     fit(settings("batch_size=8", NETWORK), cache, folder / "one")
 
-    one, both = weights_of(folder / "one"), weights_of(folder / "run")
-    assert one.keys() == both.keys()
-    for name, value in one.items():
-        torch.testing.assert_close(both[name], value, rtol=1e-3, atol=1e-5)
+    one = weights_of(folder / "one")
+    for run in ("run", "runaccumulated"):
+        both = weights_of(folder / run)
+        assert one.keys() == both.keys()
+        for name, value in one.items():
+            torch.testing.assert_close(both[name], value, rtol=1e-3, atol=1e-5)
 
 
 def test_two_processes_report_the_metrics_of_all_samples_once(two):
