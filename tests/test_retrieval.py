@@ -32,6 +32,7 @@ from trainer import (
     fit,
     load_run,
 )
+from trainer.data import open_data
 from trainer.losses import triplet_loss
 from trainer.tasks import SETTLED, Moment, RetrievalConfig, RetrievalTask
 from trainer.tasks.two_sides import Embeddings
@@ -222,6 +223,8 @@ def test_the_held_out_part_is_of_whole_items(tmp_path: Path) -> None:
 
     assert report.num_validation == 6 * TEXTS_PER_ITEM
     assert report.num_train == 24 * TEXTS_PER_ITEM
+    data = open_data(retrieval_settings("validation.fraction=0.2"), pair.both, 1)
+    assert set(data.train[:, 0]).isdisjoint(data.validation[:, 0])
 
 
 def embeddings(num_items: int, item_of_text: list[int], scale: float = 1.0) -> Embeddings:
