@@ -7,8 +7,9 @@ from .config import ExtractConfig
 from .errors import HiddenStateError
 from .inputs import FORMATS, DataConfig, open_data
 from .report import ExtractionEstimate, ExtractionReport
+from .request import default_cache_path
 from .roles import roles_read
-from .run import default_cache_path, estimate, extract, repair
+from .run import estimate, extract, repair
 
 __all__ = [
     "ALIASES",

@@ -27,11 +27,12 @@ from cache_schema import (
     verify,
 )
 
-from .backbones import load_backbone, resolve_backbone
+from .backbones import load_backbone
 from .config import ExtractConfig
 from .errors import HiddenStateError
-from .inputs import DataError, data_stamp, open_data
+from .inputs import DataError, open_data
 from .report import ExtractionEstimate, ExtractionReport
+from .request import default_cache_path, request_of
 from .unreadable import count_unreadable, refuse_unreadable
 
 if TYPE_CHECKING:
@@ -147,33 +148,6 @@ def repair(path: str | Path, progress: Progress | None = None) -> ExtractionRepo
     config = ExtractConfig.model_validate({**request["config"], "cache": str(path)})
     drop_bad_shards(path, problems)
     return extract(config, reports)
-
-
-def default_cache_path(config: ExtractConfig) -> str:
-    """A speaking name in the current folder: `reviews-bert-base.zarr`."""
-    data = config.data[0].rpartition("=")[2].rstrip("/")
-    return f"{Path(data).stem or 'data'}-{Path(config.backbone).name}.zarr"
-
-
-def request_of(config: ExtractConfig) -> dict[str, JsonValue]:
-    """What was asked for, with the size and time of change of every file it depends on."""
-    # Absolute paths, so that `unipt repair` finds the data from any folder.
-    data = tuple(_absolute(entry) for entry in config.data)
-    media_root = None if config.media_root is None else _absolute(config.media_root)
-    settings = config.model_copy(update={"data": data, "media_root": media_root}).model_dump(
-        mode="json", exclude={"cache", "device", "batch_size"}
-    )
-    return {
-        "config": settings,
-        "backbone": resolve_backbone(config.backbone_config).stamp(),
-        "data": data_stamp(config.data_config),
-    }
-
-
-def _absolute(entry: str) -> str:
-    split, equals, path = entry.rpartition("=")
-    local = Path(path).expanduser()
-    return f"{split}{equals}{local.resolve()}" if local.exists() else entry
 
 
 def _finished(path: str, request: dict[str, JsonValue]) -> ExtractionReport | None:

@@ -79,14 +79,14 @@ class MDETR(nn.Module):
         # Taken apart once: the gradient of an index is as large as the whole.
         texts = self.read(token_ids_BT, token_mask_BT).unbind()
         counts = token_mask_BT.sum(1).tolist()
+        device, width = texts[0].device, self.config.hidden_size
+        where = {grid: sine_positions(*grid, width, device).to(texts[0]) for grid in set(grids)}
         sources, places = [], []
         for sample, number in enumerate(numbers):
             words_TD = texts[sample][: counts[sample]]
             sources.append(torch.cat([maps[number], words_TD]))
-            height, width = grids[number]
-            where = sine_positions(height, width, words_TD.shape[1], words_TD.device)
-            places.append(torch.cat([where.to(words_TD), torch.zeros_like(words_TD)]))
-        lengths = torch.tensor([len(source) for source in sources], device=texts[0].device)
+            places.append(torch.cat([where[grids[number]], torch.zeros_like(words_TD)]))
+        lengths = torch.tensor([len(source) for source in sources], device=device)
         source_BSD = pad_sequence(sources, batch_first=True)
         places_BSD = pad_sequence(places, batch_first=True)
         steps = torch.arange(source_BSD.shape[1], device=lengths.device)
