@@ -83,6 +83,6 @@ def test_every_folder_that_is_imported_is_packaged_and_typed() -> None:
     included = set(config["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"])
 
     folders = {path.parent.name for path in ROOT.glob("*/__init__.py")}
-    assert folders == {"cache_schema", "cli", "extractor", "trainer"}
-    assert included == folders | {"unipt.py", "pipelines.yaml"}
+    assert folders == {"cache_schema", "cli", "extractor", "trainer", "unipt"}
+    assert included == folders | {"pipelines.yaml"}
     assert all((ROOT / folder / "py.typed").is_file() for folder in folders)
