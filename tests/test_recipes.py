@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from formats_on_disk import (
-    write_gqa,
-    write_karpathy,
-    write_msrvtt,
-    write_msvd,
-    write_refexp,
-    write_vqa2,
-)
-from scenes import COLOURS, scene
-from tiny_library import save_tiny_decoder, save_tiny_dual
-from tiny_models import (
-    save_tiny_clip_vil,
-    save_tiny_mdetr,
-    save_tiny_model,
-    save_tiny_timm,
-)
+from recipe_cases import MAKERS, RECIPES
 
 import trainer
 from cli.console import Terminal
@@ -38,107 +22,6 @@ from unipt import open_cache
 SHIPPED = Path(__file__).parents[1] / "pipelines.yaml"
 # Needs no data of its own: the tests of `unipt run` and the tutorial run it.
 ELSEWHERE = {"quickstart"}
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a recipe is made small.
-
-    Attributes:
-        write: Writes its data into a folder, and gives `data.root`.
-        backbones: Stage to the backbone that takes the place of the large one.
-        settings: Other `--set`; `{NAME}` stands for the folder of that backbone.
-    """
-
-    write: Callable[[Path], Path]
-    backbones: dict[str, str]
-    settings: Sequence[str] = ()
-
-
-def write_photos(folder: Path) -> Path:
-    """Folders of images by split and class; a class is a colour."""
-    for number in range(48):
-        shown = scene(number)
-        part = "test" if number % 6 == 5 else "train"
-        path = folder / part / shown.things[0].split()[0] / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shown.draw().save(path)
-    return folder
-
-
-def write_reviews(folder: Path) -> Path:
-    """A csv whose labels the first word gives away."""
-    path = folder / "reviews.csv"
-    folder.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["text", "label"])
-        for number in range(48):
-            word, label = (("Once", "pos"), ("Please", "neg"))[number % 2]
-            writer.writerow([f"{word} the old bridge was gone by {number}", label])
-    return path
-
-
-IMAGES = ("extract.encoding=float32",)
-VSE = (
-    "extract.images.encoding=float32",
-    "extract.images.image_size=[64,64]",
-    "fit.unipt.network.width=16",
-    "fit.unipt.task.text_network.width=16",
-    "fit.lst.task.width=16",
-)
-CLIP = ("extract.videos.frames=4", "fit.lst.task.width=12")
-CLIP_VIL = tuple(
-    f"fit.{run}.task.head_{key}={{clip-vil}}/{file}"
-    for run in ("unipt", "lst")
-    for key, file in (("weights", "heads.safetensors"), ("answers", "all_ans.json"))
-)
-MDETR = tuple(
-    setting
-    for run in ("unipt", "lst")
-    for setting in (
-        f"fit.{run}.task.head_weights={{mdetr}}/heads.safetensors",
-        # The average of a thousand steps is still the start after ten.
-        f"fit.{run}.optimizer.ema_decay=0.5",
-    )
-)
-RECIPES = {
-    "bert-base-text-classification": Recipe(write_reviews, {"": "bert"}, ["extract.max_length=16"]),
-    "llm-text-classification": Recipe(write_reviews, {"": "qwen2"}, ["extract.max_length=16"]),
-    "image-classification-vit": Recipe(write_photos, {"": "class token"}, IMAGES),
-    "image-classification-cnn": Recipe(write_photos, {"": "resnet"}, IMAGES),
-    "vse-infinity-f30k": Recipe(write_karpathy, {"images": "resnet", "texts": "bert"}, VSE),
-    "vse-infinity-coco": Recipe(
-        lambda folder: write_karpathy(folder, "coco"), {"images": "resnet", "texts": "bert"}, VSE
-    ),
-    "clip4clip-msrvtt": Recipe(write_msrvtt, {"videos": "clip", "texts": "clip"}, CLIP),
-    "clip4clip-msvd": Recipe(write_msvd, {"videos": "clip", "texts": "clip"}, CLIP),
-    "clip-vil-vqa": Recipe(write_vqa2, {"": "clip-vil"}, CLIP_VIL),
-    "clip-vil-gqa": Recipe(write_gqa, {"": "clip-vil"}, CLIP_VIL),
-    "mdetr-refcoco": Recipe(write_refexp, {"": "mdetr"}, MDETR),
-    "mdetr-refcoco+": Recipe(lambda folder: write_refexp(folder, "refcoco+"), {"": "mdetr"}, MDETR),
-    "mdetr-refcocog": Recipe(lambda folder: write_refexp(folder, "refcocog"), {"": "mdetr"}, MDETR),
-}
-
-
-def make_clip_vil(folder: Path) -> Path:
-    """With the list of the answers that its head was trained on, some of them ours."""
-    save_tiny_clip_vil(folder)
-    answers = ["yes", "no", *COLOURS, "a", "b", "c", "d", "e"]
-    listed = [{"ans": answer, "dsets": ["vqa"]} for answer in answers]
-    (folder / "all_ans.json").write_text(json.dumps(listed))
-    return folder
-
-
-MAKERS: dict[str, Callable[[Path], Path]] = {
-    "bert": lambda folder: save_tiny_model(folder, "bert"),
-    "clip": lambda folder: save_tiny_dual(folder, "clip"),
-    "clip-vil": make_clip_vil,
-    "mdetr": save_tiny_mdetr,
-    "qwen2": lambda folder: save_tiny_decoder(folder, "qwen2"),
-    "resnet": lambda folder: save_tiny_timm(folder, "resnet"),
-    "class token": lambda folder: save_tiny_timm(folder, "class token"),
-}
 
 
 @pytest.fixture(scope="session")
@@ -157,12 +40,13 @@ def small(name: str, root: Path, tiny: Callable[[str], Path]) -> Pipeline:
     """A recipe with its data, tiny backbones, two epochs, and a rate that little data needs."""
     recipe = RECIPES[name]
     folders = {kind: tiny(kind) for kind in recipe.backbones.values()}
-    settings = [f"data.root={root}", *(s.format_map(folders) for s in recipe.settings)]
+    settings = [f"data.root={root}"]
     for stage, kind in recipe.backbones.items():
         settings.append(f"extract.{stage}.backbone={folders[kind]}".replace("..", "."))
     for run in load_pipeline(SHIPPED, name).fit:
-        settings += [f"fit.{run}.epochs=2", f"fit.{run}.batch_size=8"]
+        settings += [f"fit.{run}.epochs=2", f"fit.{run}.batch_size=5"]
         settings.append(f"fit.{run}.optimizer.learning_rates=[3.0e-3]")
+    settings += [setting.format_map(folders) for setting in recipe.settings]
     return load_pipeline(SHIPPED, name, settings)
 
 
