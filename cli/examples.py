@@ -16,8 +16,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "--text-pair-column sentence2 --target label",
         "unipt extract --backbone ./my-bert --data texts.parquet --cache /scratch/texts --dry-run",
         "unipt extract --backbone vit-tiny --data photos/ --views 4 --on-error skip",
-        "unipt extract --backbone clip-vit-b32 --modality image --frames 12 --data msrvtt:data/msrvtt "
-        "--key video_id",
+        "unipt extract --backbone clip-vit-b32 --modality image --frames 12 "
+        "--data msrvtt:data/msrvtt --key video_id",
     ),
     "inspect": (
         "unipt inspect reviews-bert-base.zarr",
