@@ -55,32 +55,46 @@ class Study:
 
 
 def against_baselines(
-    unipt: Contestant, *, ladder: str, epochs: int, rates: tuple[float, float, float]
+    unipt: Contestant,
+    *,
+    ladder: str,
+    rates: tuple[float, float, float],
+    probe: Mapping[str, Any] | None = None,
 ) -> dict[str, Contestant]:
-    """UniPT beside LST as wide as released and a perceptron on the last layer."""
+    """UniPT beside LST for as many epochs, and a perceptron on the last layer for twice as many.
+
+    Args:
+        unipt: The first one.
+        ladder: Kind of the side layers of LST.
+        rates: Of LST.
+        probe: Other settings of the perceptron.
+    """
+    perceptron = {"name": "mlp-probe", **(probe or {})}
     return {
         "unipt": unipt,
         "lst": Contestant({"name": "lst", "block": ladder}, unipt.epochs, rates),
-        "mlp-probe": Contestant({"name": "mlp-probe"}, epochs, (3e-4, 1e-3, 3e-3)),
+        "mlp-probe": Contestant(perceptron, 2 * unipt.epochs, (3e-4, 1e-3, 3e-3)),
     }
 
 
-PAPER = {"name": "unipt", "preset": "paper"}
+UNIPT = {"name": "unipt", "preset": "paper"}
+SMALL_UNIPT = {**UNIPT, "reduction": 4}  # where samples have many rows
 RATES = (5e-4, 1e-3, 2e-3)
-LST_RATES = (1e-3, 3e-3, 1e-2)
-TEXTS = against_baselines(Contestant(PAPER, 3, RATES), ladder="post-norm", epochs=6, rates=RATES)
-PAIRS = against_baselines(Contestant(PAPER, 6, RATES), ladder="post-norm", epochs=12, rates=RATES)
-VIT = against_baselines(Contestant(PAPER, 8, RATES), ladder="pre-norm", epochs=16, rates=LST_RATES)
+IMAGE_LST_RATES = (1e-3, 3e-3, 1e-2)
+TEXTS = against_baselines(Contestant(UNIPT, 3, RATES), ladder="post-norm", rates=RATES)
+LONG_TEXTS = against_baselines(Contestant(SMALL_UNIPT, 2, RATES), ladder="post-norm", rates=RATES)
+PAIRS = against_baselines(Contestant(SMALL_UNIPT, 4, RATES), ladder="post-norm", rates=RATES)
+VIT = against_baselines(Contestant(SMALL_UNIPT, 3, RATES), ladder="pre-norm", rates=IMAGE_LST_RATES)
 CNN = against_baselines(
-    Contestant({"name": "unipt", "preset": "vse-image"}, 8, RATES),
+    Contestant({"name": "unipt", "preset": "vse-image", "reduction": 4, "width": 512}, 3, RATES),
     ladder="conv",
-    epochs=16,
-    rates=LST_RATES,
+    rates=IMAGE_LST_RATES,
+    probe={"hidden": 256, "width": 256},  # the last layer is 1,280 wide
 )
 IMAGES = {"image_column": "image"}
 STUDIES = {
     "sst2": Study("sst2", "minilm", {}, TEXTS),
-    "ag_news": Study("ag_news", "minilm", {"max_length": 64}, TEXTS),
+    "ag_news": Study("ag_news", "minilm", {"max_length": 64}, LONG_TEXTS),
     "mrpc": Study("mrpc", "minilm", {"max_length": 128}, PAIRS),
     "cifar10-vit": Study(
         "cifar10", "vit_tiny_patch16_224", {"image_size": (96, 96), **IMAGES}, VIT
