@@ -103,6 +103,17 @@ def test_a_pipeline_takes_over_what_it_does_not_say(file: Path) -> None:
     assert load_pipeline(file, "search").fit["unipt"].epochs == 3
 
 
+def test_two_pipelines_never_share_a_folder(file: Path) -> None:
+    """A parent may name its folder; its child would find the parent's runs there."""
+    text = SEARCH.replace("search:", "search:\n  runs: here", 1)
+    file.write_text(text + "child: {extends: search, description: another}\n")
+
+    pipelines = load_pipelines(file)
+
+    assert (pipelines["search"].runs, pipelines["child"].runs) == ("here", "runs/child")
+    assert pipelines["child"].stages["images"].cache == "runs/child/images.zarr"
+
+
 def test_another_name_in_a_section_replaces_the_whole(file: Path) -> None:
     """The margin of a triplet loss is no setting of a classification."""
     pipeline = child(
