@@ -13,9 +13,10 @@ _NEVER = 2**31 - 1
 def keep_freed_memory() -> None:
     """Use large blocks again instead of handing them back to the system at every free.
 
-    glibc maps each block above 32 MB anew, and the system zeroes its pages again: batches of
-    hidden states are that large and come many times a second (measured with images of 2.5 MB of
-    states each: 15 % more samples per second). Other C libraries have no such setting.
+    glibc maps large blocks anew and gives back the end of its heap, and the system zeroes those
+    pages again: batches of hidden states are that large and come many times a second. Measured on
+    a virtual machine: extraction from images of 2.5 MB of states each 15 % faster, training steps
+    of UniPT at BERT-base size 20 %. Other C libraries have no such setting.
     """
     if not sys.platform.startswith("linux"):
         return

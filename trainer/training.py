@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from cache_schema import Progress, SilentProgress
+from cache_schema import Progress, SilentProgress, keep_freed_memory
 
 from .checkpoint import load_newest
 from .config import FitConfig
@@ -60,6 +60,8 @@ def fit(
     rates = config.optimizer.learning_rates
     accelerators = make_accelerators(len(rates), device, dtype, folder.path)
     main = accelerators[0]
+    if device.type == "cpu":
+        keep_freed_memory()
     progress = (main.is_main_process and progress) or SilentProgress()
 
     data = open_data(config, cache, main.num_processes)

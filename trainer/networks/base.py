@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from cache_schema import FeatureBatch, RowLayout, StreamSpec, UserError
 
+from ..pooling import Pooling
+
 RowMasks = Mapping[str, Tensor]
 """Stream name to (N,) bool: True for rows that others may read and that means count."""
 
@@ -67,6 +69,12 @@ class SideNetwork(nn.Module):
                 it and no mean counts it. Packed batches need none.
         """
         raise NotImplementedError
+
+    def pooled(self, batch: FeatureBatch, pooling: Pooling) -> Tensor:
+        """(B, E): the output rows of each sample pooled, however a network comes by it."""
+        features: SideFeatures = self(batch)
+        pooled: Tensor = pooling(features.rows, features.layout)
+        return pooled
 
 
 def pick_streams(

@@ -6,7 +6,7 @@ width, E output width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -83,6 +83,10 @@ class ParallelBlock(nn.Module):
         return (anchor_NR + rows_NR if self.add_anchor else rows_NR), mixed.confidence
 
 
+Reduce = Callable[[Tensor], Tensor]
+"""(N, X) rows to fewer ones, each a weighted mean of some, whatever X is."""
+
+
 class Upsample(nn.Module):
     """The last projection: (..., R) to (..., E)."""
 
@@ -94,9 +98,10 @@ class Upsample(nn.Module):
         if config.output_norm:
             self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
 
-    def forward(self, rows: Tensor) -> Tensor:
-        """(..., E)."""
-        upsampled: Tensor = self.norm(self.linear(rows.relu() if self.activate else rows))
+    def forward(self, rows: Tensor, reduce: Reduce | None = None) -> Tensor:
+        """(..., E), of what `reduce` leaves of the rows."""
+        rows = rows.relu() if self.activate else rows
+        upsampled: Tensor = self.norm(self.linear(rows if reduce is None else reduce(rows)))
         return upsampled
 
 
@@ -133,17 +138,37 @@ class ParallelPath(nn.Module):
         self.upsample = Upsample(config, reduced, width)
         self.full_residual = config.residual == "anchor"
 
+    @property
+    def ends_affine(self) -> bool:
+        """Whether means of output rows are the outputs of means of the rows before."""
+        return isinstance(self.upsample.norm, nn.Identity)
+
     def forward(
-        self, anchor_NLD: Tensor, guided_MLD: Sequence[Tensor], queries: Places, keys: Places
+        self,
+        anchor_NLD: Tensor,
+        guided_MLD: Sequence[Tensor],
+        queries: Places,
+        keys: Places,
+        reduce: Reduce | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """(N, E) rows of the queries, and (B, G) confidence."""
+        """(N, E) rows of the queries, and (B, G) confidence.
+
+        Args:
+            anchor_NLD: The stream with the anchor.
+            guided_MLD: The streams with guided layers.
+            queries: Where the anchor's rows sit.
+            keys: Where the guided rows sit.
+            reduce: Applied to the rows before the last linear map, which then has fewer to map:
+                (B, E) instead of (N, E). Only where the path `ends_affine`.
+        """
         anchor_NR = self.anchor(anchor_NLD).squeeze(1)
         parts = [
             reduction(values) for reduction, values in zip(self.guided, guided_MLD, strict=True)
         ]
         guided_MGR = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
         rows_NR, confidence_BG = self.block(anchor_NR, guided_MGR, queries, keys)
-        rows_NE: Tensor = self.upsample(rows_NR)
+        rows_NE: Tensor = self.upsample(rows_NR, reduce)
         if self.full_residual:
-            rows_NE = rows_NE + anchor_NLD[:, self.anchor.positions[0]].to(rows_NE)
+            last_ND = anchor_NLD[:, self.anchor.positions[0]]
+            rows_NE = rows_NE + (last_ND if reduce is None else reduce(last_ND)).to(rows_NE)
         return rows_NE, confidence_BG

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from cache_schema import FeatureBatch, RowLayout, StreamSpec
 
-from .base import RowMasks, SideFeatures, SideNetwork, check_same_rows, pick_streams
-from .blocks import ParallelPath
+from ..pooling import Pooling
+from .base import RowMasks, SideFeatures, SideNetwork, check_same_rows, pick_streams, wide
+from .blocks import ParallelPath, Reduce
 from .options import UniPTConfig
 from .places import Places, evenly_split
 from .setup import guided_layers, initialise, output_width, reduced_width
@@ -42,12 +44,26 @@ class TokenUniPT(SideNetwork):
 
     def forward(self, batch: FeatureBatch, masks: RowMasks | None = None) -> SideFeatures:
         """(N, E) rows at the token positions, and (B, G) confidence."""
+        rows_NE, confidence_BG = self._read(batch, masks)
+        anchor = batch.streams[self.streams[-1]]
+        return SideFeatures(rows_NE, anchor.layout, confidence=confidence_BG, grid=anchor.grid)
+
+    def pooled(self, batch: FeatureBatch, pooling: Pooling) -> Tensor:
+        """(B, E): where the pooling is a weighted mean, upsampled after it, B rows and not N."""
+        if not (pooling.is_weighted_mean and self.path.ends_affine):
+            return super().pooled(batch, pooling)
+        layout = batch.streams[self.streams[-1]].layout
+        return wide(self._read(batch, None, lambda rows_NX: pooling(rows_NX, layout))[0])
+
+    def _read(
+        self, batch: FeatureBatch, masks: RowMasks | None, reduce: Reduce | None = None
+    ) -> tuple[Tensor, Tensor]:
         check_same_rows("unipt", self.streams, batch)
         anchor = batch.streams[self.streams[-1]]
         places = Places(anchor.layout, (masks or {}).get(self.streams[-1]))
         guided_NLD = [batch.streams[name].values for name in self.guided_streams]
-        rows_NE, confidence_BG = self.path(anchor.values, guided_NLD, places, places)
-        return SideFeatures(rows_NE, anchor.layout, confidence=confidence_BG, grid=anchor.grid)
+        rows, confidence_BG = self.path(anchor.values, guided_NLD, places, places, reduce)
+        return rows, confidence_BG
 
 
 class EmbeddingUniPT(SideNetwork):

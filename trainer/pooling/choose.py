@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cache_schema import RowLayout
 
+from .base import Pooling
 from .frames import mean_of_frames
 from .generalized import GeneralizedPooling
 from .reduce import first, last, mean
@@ -17,23 +18,28 @@ from .reduce import first, last, mean
 PoolingName = Literal["mean", "first", "last", "frames", "gpo"]
 
 
-class RowReduction(nn.Module):
+class RowReduction(Pooling):
     """A pooling function as a module without parameters."""
 
-    def __init__(self, reduce: Callable[[Tensor, RowLayout], Tensor]) -> None:
+    def __init__(
+        self, reduce: Callable[[Tensor, RowLayout], Tensor], *, is_weighted_mean: bool
+    ) -> None:
         super().__init__()
         self.reduce = reduce
+        self.is_weighted_mean = is_weighted_mean
 
     def forward(self, rows_NE: Tensor, layout: RowLayout) -> Tensor:
         """Pool packed rows to (B, E), in float32 or wider."""
         return self.reduce(rows_NE, layout)
 
 
-def build_pooling(name: PoolingName) -> nn.Module:
+def build_pooling(name: PoolingName) -> Pooling:
     """A module that maps packed rows (N, E) and their layout to (B, E)."""
     if name == "gpo":
         return GeneralizedPooling()
-    return RowReduction({"mean": mean, "first": first, "last": last, "frames": _frames}[name])
+    if name == "frames":
+        return RowReduction(_frames, is_weighted_mean=False)
+    return RowReduction({"mean": mean, "first": first, "last": last}[name], is_weighted_mean=True)
 
 
 def _frames(rows_NE: Tensor, layout: RowLayout) -> Tensor:

@@ -14,11 +14,13 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from cache_schema import RowLayout
 
+from .base import Pooling
+
 TEMPERATURE = 0.1
 """Divides the scores before the softmax over ranks, as in the release of VSE-infinity."""
 
 
-class GeneralizedPooling(nn.Module):
+class GeneralizedPooling(Pooling):
     """Sort every feature of a sample and take a weighted sum by rank.
 
     The weights depend on the number of tokens only: a bidirectional GRU reads a sinusoidal table

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cache_schema import StreamSpec, UserError
 
-from ..pooling import PoolingName
+from ..pooling import Pooling, PoolingName
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
@@ -41,7 +41,7 @@ class SideParts:
     """
 
     network: SideNetwork
-    pooling: nn.Module
+    pooling: Pooling
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class ModelParts:
     """
 
     network: SideNetwork
-    pooling: nn.Module
+    pooling: Pooling
     dropout: float
     texts: SideParts | None = None
     streams: tuple[StreamSpec, ...] = ()

@@ -24,7 +24,6 @@ class PooledModel(nn.Module):
 
     def forward(self, batch: FeatureBatch) -> Tensor:
         """(B, O)."""
-        features = self.network(batch)
-        pooled_BE = self.pooling(features.rows, features.layout)
+        pooled_BE = self.network.pooled(batch, self.pooling)
         output: Tensor = self.head(self.dropout(pooled_BE))
         return output

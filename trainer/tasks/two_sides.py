@@ -70,17 +70,19 @@ class SideEncoder(nn.Module):
 
     def forward(self, batch: FeatureBatch) -> Tensor:
         """(samples, E) float32."""
-        features = self.network(batch)
-        rows_NE, layout = features.rows, features.layout
-        if self.training and self.drop_rows:
-            # Seeded from the step's own numbers, so that a resumed run draws the same.
-            seed = int(torch.randint(2**62, ()))
-            generator = torch.Generator(rows_NE.device).manual_seed(seed)
-            kept_N = keep_at_random(layout, self.drop_rows, generator)
-            rows_NE, layout = select_rows(rows_NE, layout, kept_N)
-        pooled = self.pooling(rows_NE, layout)
-        projected: Tensor = self.projection(self.dropout(pooled))
+        projected: Tensor = self.projection(self.dropout(self._pooled(batch)))
         return scale_to_unit(projected.float())
+
+    def _pooled(self, batch: FeatureBatch) -> Tensor:
+        if not (self.training and self.drop_rows):
+            return self.network.pooled(batch, self.pooling)
+        features = self.network(batch)
+        # Seeded from the step's own numbers, so that a resumed run draws the same.
+        seed = int(torch.randint(2**62, ()))
+        generator = torch.Generator(features.rows.device).manual_seed(seed)
+        kept_N = keep_at_random(features.layout, self.drop_rows, generator)
+        pooled: Tensor = self.pooling(*select_rows(features.rows, features.layout, kept_N))
+        return pooled
 
 
 class TwoSides(nn.Module):
