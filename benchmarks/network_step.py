@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from padded_loop import PaddedLoop, mean_of_tokens
 from report import Figure, interleaved, parser, show
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -30,37 +31,6 @@ from trainer.pooling import mean
 
 LAYERS, WIDTH, REDUCED, BATCH, CLASSES = 13, 768, 384, 32, 4
 Step = Callable[[], Tensor]
-
-
-class PaddedLoop(nn.Module):
-    """UniPT as released for VSE text on (B, T, D) tensors, one layer after the other."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.down = nn.ModuleList(
-            nn.Sequential(nn.Linear(WIDTH, REDUCED), nn.LayerNorm(REDUCED)) for _ in range(LAYERS)
-        )
-        self.gate = nn.Linear(REDUCED, 1)
-        self.project = nn.Sequential(nn.Linear(REDUCED, REDUCED), nn.LayerNorm(REDUCED))
-        self.up = nn.Sequential(nn.ReLU(), nn.Linear(REDUCED, WIDTH))
-
-    def forward(self, layers: list[Tensor], mask: Tensor) -> Tensor:
-        """(B, T, D) hidden states of each layer and a (B, T) 0/1 mask to (B, T, D) features."""
-        reduced = [down(hidden) for down, hidden in zip(self.down, layers, strict=True)]
-        anchor, count = reduced[-1], mask.sum(1, keepdim=True)
-        pooled_anchor = (anchor * mask[..., None]).sum(1) / count
-        identity = torch.eye(mask.shape[1])
-        merged, logits = [], []
-        for guided in reduced[:-1]:
-            scores = (anchor @ guided.transpose(1, 2)) * mask[:, None]
-            positive = scores.relu()
-            weights = positive / (positive.sum(2, keepdim=True) + 1e-8) + identity
-            merged.append(weights @ guided)
-            pooled = (guided * mask[..., None]).sum(1) / count
-            logits.append(self.gate(pooled_anchor * pooled))
-        confidence = torch.cat(logits, 1).softmax(1)
-        mixed = sum(confidence[:, i, None, None] * layer for i, layer in enumerate(merged))
-        return self.up(anchor + self.project(mixed))
 
 
 def draw_lengths(shortest: int, longest: int) -> RowLayout:
@@ -93,14 +63,14 @@ def packed_step(layout: RowLayout, *, bfloat16: bool) -> Step:
 
 def padded_step(layout: RowLayout, *, bfloat16: bool) -> Step:
     """Forward and backward of the reference on padded tensors."""
-    network, head = PaddedLoop(), nn.Linear(WIDTH, CLASSES)
+    network, head = PaddedLoop(LAYERS, WIDTH, REDUCED), nn.Linear(WIDTH, CLASSES)
     layers = [part.contiguous() for part in layout.pad(draw_values(layout)).unbind(2)]
     mask = layout.mask().float()
     dtype = torch.bfloat16 if bfloat16 else torch.float32
 
     def forward() -> Tensor:
         rows = network([hidden.to(dtype) for hidden in layers], mask)
-        return head((rows * mask[..., None]).sum(1) / mask.sum(1, keepdim=True))
+        return head(mean_of_tokens(rows, mask))
 
     return step(forward, [network, head], bfloat16=bfloat16)
 

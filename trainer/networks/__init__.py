@@ -10,6 +10,7 @@ from .base import (
 from .build import NetworkConfig, build_network
 from .ladder import LadderConfig
 from .options import UniPTConfig
+from .per_layer import PerLayerLinear
 from .probe import MLPProbeConfig, ProbeConfig, WeightedSumConfig
 from .released import ReleasedCheckpointError, load_released
 
@@ -19,6 +20,7 @@ __all__ = [
     "MLPProbeConfig",
     "NetworkConfig",
     "NetworkOptions",
+    "PerLayerLinear",
     "ProbeConfig",
     "ReleasedCheckpointError",
     "RowMasks",
