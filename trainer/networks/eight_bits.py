@@ -59,9 +59,8 @@ class RoundedStates:
     def weight_gradient(self, grad_NR: Tensor) -> Tensor:
         """(R, D) float32: what the gradient of the mapped rows gives the weights."""
         integers_NR, output_R = _round(grad_NR * self.row_N[:, None], dim=0)
-        blocks = zip(
-            integers_NR.split(_ROWS_AT_ONCE), self.integers_ND.split(_ROWS_AT_ONCE), strict=True
-        )
+        both = (torch.split(part, _ROWS_AT_ONCE) for part in (integers_NR, self.integers_ND))
+        blocks = zip(*both, strict=True)
         products = (torch._int_mm(rows.T, states).to(grad_NR.dtype) for rows, states in blocks)
         product_RD = reduce(Tensor.add_, products)
         return product_RD.mul_(output_R[:, None]).mul_(self.place_D)
