@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from padded_loop import PaddedLoop, mean_of_tokens
-from report import Figure, interleaved, parser, show
+from report import Figure, Rounds, parser, show
 from texts import random_bert_base, random_texts
 from torch import nn
 from torch.nn import functional
@@ -97,22 +97,24 @@ def measure(folder: Path, precision: str, repeats: int) -> list[Figure]:
         "authors": Apart(authors_epoch, folder, True),
         "authors, eval mode": Apart(authors_epoch, folder, False),
     }
-    speed = interleaved(contestants, repeats)
-
-    def ratio(ours: str, theirs: str) -> float:
-        return speed[ours] / speed[theirs]
-
+    speed = Rounds(contestants, repeats)
     return [
         Figure(f"epoch/cached, {precision}", speed["cached"], "samples/s"),
         Figure("epoch/cached, int8", speed["int8"], "samples/s"),
         Figure(f"epoch/online, {precision}, sorted by length", speed["online"], "samples/s"),
         Figure("epoch/as the authors, float32, padded", speed["authors"], "samples/s"),
         Figure("epoch/as the authors, eval mode", speed["authors, eval mode"], "samples/s"),
-        Figure("epoch/cached : online", ratio("cached", "online"), "x", ">= 6"),
-        Figure("epoch/cached : authors", ratio("cached", "authors"), "x", ">= 15"),
-        Figure("epoch/cached, int8 : authors", ratio("int8", "authors"), "x"),
-        Figure("epoch/cached : authors, eval mode", ratio("cached", "authors, eval mode"), "x"),
-        Figure("epoch/cached, int8 : authors, eval mode", ratio("int8", "authors, eval mode"), "x"),
+        Figure("epoch/cached : online", speed.ratio("cached", "online"), "x", ">= 6"),
+        Figure("epoch/cached : authors", speed.ratio("cached", "authors"), "x", ">= 15"),
+        Figure("epoch/cached, int8 : authors", speed.ratio("int8", "authors"), "x"),
+        Figure(
+            "epoch/cached : authors, eval mode", speed.ratio("cached", "authors, eval mode"), "x"
+        ),
+        Figure(
+            "epoch/cached, int8 : authors, eval mode",
+            speed.ratio("int8", "authors, eval mode"),
+            "x",
+        ),
     ]
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import timm
 import torch
 from pictures import random_photos, random_timm_model
-from report import Figure, interleaved, parser, show
+from report import Figure, Rounds, parser, show
 from texts import random_bert_base, random_texts
 from transformers import AutoModel
 
@@ -65,8 +65,8 @@ def measure(name: str, backbone: str, data: str, folder: Path, repeats: int) -> 
         report = extract(config.model_copy(update={"cache": str(path)}))
         return num_samples / report.seconds
 
-    speed = interleaved({"bare": bare, "ours": ours}, repeats)
-    ratio = speed["ours"] / speed["bare"]
+    speed = Rounds({"bare": bare, "ours": ours}, repeats)
+    ratio = speed.ratio("ours", "bare")
     return [
         Figure(f"extraction/{name}, bare loop", speed["bare"], "samples/s"),
         Figure(f"extraction/{name}, unipt", speed["ours"], "samples/s"),
@@ -103,8 +103,8 @@ def measure_images(folder: Path, repeats: int, count: int = 384) -> list[Figure]
         report = extract(config.model_copy(update={"cache": str(folder / f"images-{runs}")}))
         return count / report.seconds
 
-    speed = interleaved({"bare": bare, "ours": ours}, repeats)
-    ratio = speed["ours"] / speed["bare"]
+    speed = Rounds({"bare": bare, "ours": ours}, repeats)
+    ratio = speed.ratio("ours", "bare")
     return [
         Figure("extraction/images, bare loop over decoded tensors", speed["bare"], "samples/s"),
         Figure("extraction/images, unipt", speed["ours"], "samples/s"),

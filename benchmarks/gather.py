@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import zarr
-from report import Figure, interleaved, parser, show
+from report import Figure, Rounds, parser, show
 
 from cache_schema import (
     BackboneSpec,
@@ -147,14 +147,14 @@ def measure(path: Path, lengths: np.ndarray, repeats: int) -> list[Figure]:
 
     sources: list = maps
     first = ours()  # every sample's checksum is computed in this pass
-    speed = interleaved({"ours": ours, "memmap": memory_map, "zarr": zarr_python}, repeats)
+    speed = Rounds({"ours": ours, "memmap": memory_map, "zarr": zarr_python}, repeats)
     return [
         Figure("gather/unipt", speed["ours"], "GB/s"),
         Figure("gather/unipt, first epoch with checksums", first, "GB/s"),
         Figure("gather/numpy memory map", speed["memmap"], "GB/s"),
         Figure("gather/zarr-python slices", speed["zarr"], "GB/s"),
-        Figure("gather/unipt : memory map", speed["ours"] / speed["memmap"], "x", ">= 0.6"),
-        Figure("gather/unipt : zarr-python", speed["ours"] / speed["zarr"], "x", ">= 10"),
+        Figure("gather/unipt : memory map", speed.ratio("ours", "memmap"), "x", ">= 0.6"),
+        Figure("gather/unipt : zarr-python", speed.ratio("ours", "zarr"), "x", ">= 10"),
     ]
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from padded_loop import PaddedLoop, mean_of_tokens
-from report import Figure, interleaved, parser, show
+from report import Figure, Rounds, parser, show
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -108,7 +108,7 @@ def products_step(layout: RowLayout, *, bfloat16: bool) -> Step:
 STEPS = {"packed": packed_step, "padded": padded_step, "products": products_step}
 
 
-def speeds(shortest: int, longest: int, *, bfloat16: bool, repeats: int) -> dict[str, float]:
+def speeds(shortest: int, longest: int, *, bfloat16: bool, repeats: int) -> Rounds:
     """Samples per second of ours, the reference and the products alone, run in turn."""
     layout = draw_lengths(shortest, longest)
 
@@ -121,7 +121,7 @@ def speeds(shortest: int, longest: int, *, bfloat16: bool, repeats: int) -> dict
 
         return measure
 
-    return interleaved(
+    return Rounds(
         {name: rate(make(layout, bfloat16=bfloat16)) for name, make in STEPS.items()}, repeats
     )
 
@@ -161,7 +161,7 @@ def main() -> int:
             Figure(f"{name}, products alone", rates["products"], "samples/s"),
             Figure(
                 f"{name}, unipt : padded loop",
-                rates["packed"] / rates["padded"],
+                rates.ratio("packed", "padded"),
                 "x",
                 ">= 1.5" if shortest == 8 and not bfloat16 else "",
             ),

@@ -41,15 +41,25 @@ def show(figures: Sequence[Figure], *, as_json: bool) -> None:
         print(f"{figure.name:<{width}}  {figure.value:>12,.3f} {figure.unit}{target}")
 
 
-def interleaved(contestants: dict[str, Callable[[], float]], repeats: int) -> dict[str, float]:
-    """Median of each contestant's own measure, all run in turn so that drift hits all alike.
+class Rounds:
+    """What each contestant measured, all run in turn so that drift hits all alike.
 
     Each is run once before anything counts.
     """
-    results: dict[str, list[float]] = {name: [] for name in contestants}
-    for run in range(repeats + 1):
-        for name, measure in contestants.items():
-            value = measure()
-            if run:
-                results[name].append(value)
-    return {name: statistics.median(values) for name, values in results.items()}
+
+    def __init__(self, contestants: dict[str, Callable[[], float]], repeats: int) -> None:
+        self._values: dict[str, list[float]] = {name: [] for name in contestants}
+        for run in range(repeats + 1):
+            for name, measure in contestants.items():
+                value = measure()
+                if run:
+                    self._values[name].append(value)
+
+    def __getitem__(self, name: str) -> float:
+        """Median of one contestant."""
+        return statistics.median(self._values[name])
+
+    def ratio(self, name: str, other: str) -> float:
+        """Median of the ratios within a round: where a machine's speed drifts, the steadier one."""
+        both = zip(self._values[name], self._values[other], strict=True)
+        return statistics.median(value / beside for value, beside in both)

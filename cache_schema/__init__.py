@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from .direct_io import PAGE_BYTES
 from .encodings import Encoding, encoding
 from .errors import (
     CacheError,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from .pairs import PairedBatch, PairedCache
 
 __all__ = [
+    "PAGE_BYTES",
     "BackboneSpec",
     "CacheError",
     "CacheNotFoundError",

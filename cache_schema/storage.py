@@ -17,6 +17,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Protocol
 
+from .direct_io import write_past_cache
 from .errors import StorageError
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ class LocalStorage:
             with target.open("wb", buffering=0) as file:
                 for part in parts:
                     view = memoryview(part).cast("B")
+                    view = view[write_past_cache(file.fileno(), view) :]
                     while len(view):
                         view = view[file.write(view) :]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -193,11 +194,29 @@ def test_values_too_large_for_float16_name_layer_row_and_flag(config, tiny_bert,
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     loud = config.model_copy(update={"backbone": str(folder), "encoding": "float16"})
 
-    with pytest.raises(HiddenStateError, match=r"layer 2 .*row \d+.*--encoding bfloat16"):
+    # The state as the backbone gave it: in float16 it is infinite.
+    expected = r"layer 2 .*row \d+.* of (99|1\d\d)\d+ is too large.*--encoding bfloat16"
+    with pytest.raises(HiddenStateError, match=expected):
         extract(loud)
     extract(loud.model_copy(update={"encoding": "bfloat16"}))
 
     assert all_values(config.cache).float().max() > 9e4
+
+
+def test_a_state_that_is_not_a_number_is_told_from_one_that_is_too_large(config, tiny_bert) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(tiny_bert / "model.safetensors")
+    broken = dict(weights)
+    broken["encoder.layer.1.output.LayerNorm.bias"] = torch.full_like(
+        weights["encoder.layer.1.output.LayerNorm.bias"], torch.nan
+    )
+    folder = Path(config.cache).with_name("broken-bert")
+    shutil.copytree(tiny_bert, folder)
+    save_file(broken, folder / "model.safetensors", metadata={"format": "pt"})
+
+    with pytest.raises(HiddenStateError, match=r"layer 2 .*row \d+.*is not finite.*float32"):
+        extract(config.model_copy(update={"backbone": str(folder)}))
 
 
 def test_repair_writes_only_the_damaged_shard_again(config) -> None:
@@ -226,11 +245,11 @@ def test_a_device_out_of_memory_gets_smaller_batches(config) -> None:
     sizes = []
     run = backbone.run
 
-    def scarce(inputs, chosen):
+    def scarce(inputs, chosen, dtype):
         if len(chosen) > 3:
             raise torch.OutOfMemoryError("no room")
         sizes.append(len(chosen))
-        return run(inputs, chosen)
+        return run(inputs, chosen, dtype)
 
     backbone.run = scarce
     inputs = pipeline.ShardInputs(0, np.arange(9), np.zeros(9), prepared, {})

@@ -115,11 +115,20 @@ class Backbone(Protocol):
     def prepare(self, samples: Sequence[Sample]) -> Prepared:
         """Turn samples into inputs; no padding, no device. Views above 0 are augmented."""
 
-    def run(self, prepared: Prepared, indices: Sequence[int] | np.ndarray) -> FeatureBatch:
+    def run(
+        self,
+        prepared: Prepared,
+        indices: Sequence[int] | np.ndarray,
+        dtype: torch.dtype | None = None,
+    ) -> FeatureBatch:
         """The hidden states of these samples of `prepared`, in this order.
 
+        Args:
+            prepared: Made by `prepare`.
+            indices: Positions of the samples.
+            dtype: Of the values; that of the forward pass if None.
+
         Returns:
-            Packed (N, L, D) values of every stream on `device` in the precision of the forward
-            pass, without gradient history; grids where the stream has axes. `sample_ids` are
-            `indices`.
+            Packed (N, L, D) values of every stream on `device`, without gradient history; grids
+            where the stream has axes. `sample_ids` are `indices`.
         """

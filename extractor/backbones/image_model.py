@@ -149,7 +149,12 @@ class ImageModel:
         )
 
     @torch.no_grad()
-    def run(self, prepared: Prepared, indices: Sequence[int] | np.ndarray) -> FeatureBatch:
+    def run(
+        self,
+        prepared: Prepared,
+        indices: Sequence[int] | np.ndarray,
+        dtype: torch.dtype | None = None,
+    ) -> FeatureBatch:
         """The hidden states of these samples: row after row of an image, frame after frame."""
         rows = np.asarray(indices, dtype=np.int64)
         pixels = prepared.inputs["pixels"]
@@ -165,7 +170,7 @@ class ImageModel:
                 sizes = torch.tensor(self._grids[spec.name], device=self.device)
                 grid = sizes.expand(len(rows), -1)
             layers = states[spec.name]
-            values = pack_layers([layers[at] for at in self._kept[spec.name]], layout)
+            values = pack_layers([layers[at] for at in self._kept[spec.name]], layout, dtype)
             streams[spec.name] = StreamBatch(values, layout, grid)
         return FeatureBatch(streams, torch.from_numpy(rows).to(self.device))
 

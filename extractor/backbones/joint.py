@@ -145,7 +145,12 @@ class JointEncoder:
         return Prepared(inputs, {TOKENS: lengths}, tokens.truncated, failures=shared.failures)
 
     @torch.no_grad()
-    def run(self, prepared: Prepared, indices: Sequence[int] | np.ndarray) -> FeatureBatch:
+    def run(
+        self,
+        prepared: Prepared,
+        indices: Sequence[int] | np.ndarray,
+        dtype: torch.dtype | None = None,
+    ) -> FeatureBatch:
         """The hidden states of these samples: of each its text's tokens, then its image's."""
         rows = np.asarray(indices, dtype=np.int64)
         ids = _ragged(prepared, TOKEN_IDS).take(rows)
@@ -162,7 +167,8 @@ class JointEncoder:
         )
         counts = np.array([len(image) for image in images])
         layout = RowLayout.from_lengths(ids.lengths + counts)
-        values = pack_layers([states[at] for at in self._kept], _places(text, counts, self.device))
+        places = _places(text, counts, self.device)
+        values = pack_layers([states[at] for at in self._kept], places, dtype)
         stream = StreamBatch(values, layout.to(self.device))
         return FeatureBatch({TOKENS: stream}, torch.from_numpy(rows).to(self.device))
 

@@ -14,16 +14,20 @@ from torch import Tensor
 from cache_schema import Ragged, RowLayout
 
 
-def pack_layers(states_BTD: Sequence[Tensor], layout: RowLayout) -> Tensor:
-    """Real tokens of some layers as (N, L, D): each layer is read once and written once."""
-    width, dtype = states_BTD[0].shape[-1], states_BTD[0].dtype
-    packed_NLD = states_BTD[0].new_empty((layout.num_rows, len(states_BTD), width), dtype=dtype)
+def pack_layers(
+    states_BTD: Sequence[Tensor], layout: RowLayout, dtype: torch.dtype | None = None
+) -> Tensor:
+    """Real tokens of some layers as (N, L, D) in a dtype, that of the states if None.
+
+    Layer by layer, so that a layer's rows are still in the core's cache when they are cast.
+    """
+    shape = (layout.num_rows, len(states_BTD), states_BTD[0].shape[-1])
+    packed_NLD = states_BTD[0].new_empty(shape, dtype=dtype or states_BTD[0].dtype)
     for position, state_BTD in enumerate(states_BTD):
-        target_ND = packed_NLD[:, position]
-        if layout.is_dense:
-            target_ND.copy_(state_BTD.flatten(0, 1))
-        else:
-            torch.index_select(state_BTD.flatten(0, 1), 0, layout.positions, out=target_ND)
+        rows_ND = state_BTD.flatten(0, 1)
+        if not layout.is_dense:
+            rows_ND = rows_ND.index_select(0, layout.positions)
+        packed_NLD[:, position] = rows_ND
     return packed_NLD
 
 

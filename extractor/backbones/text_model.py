@@ -131,7 +131,12 @@ class TextModel:
         )
 
     @torch.no_grad()
-    def run(self, prepared: Prepared, indices: Sequence[int] | np.ndarray) -> FeatureBatch:
+    def run(
+        self,
+        prepared: Prepared,
+        indices: Sequence[int] | np.ndarray,
+        dtype: torch.dtype | None = None,
+    ) -> FeatureBatch:
         """The hidden states of these samples, packed (N, L, D)."""
         rows = np.asarray(indices, dtype=np.int64)
         inputs = {name: self._pad(prepared.inputs[name], rows) for name in prepared.inputs}
@@ -144,7 +149,7 @@ class TextModel:
         states = self._forward(inputs)
         streams = {}
         for name, layout in layouts.items():
-            values = pack_layers([states[name][layer] for layer in self._kept[name]], layout)
+            values = pack_layers([states[name][layer] for layer in self._kept[name]], layout, dtype)
             streams[name] = StreamBatch(values, layout)
         return FeatureBatch(streams, torch.from_numpy(rows).to(self.device))
 

@@ -25,6 +25,7 @@ from .identity import file_identity
 from .images import ImageReader
 from .kinds import read_config
 from .layers import choose_layers
+from .packing import pack_layers
 from .resolve import ResolvedBackbone
 from .timm_recipe import image_recipe
 from .timm_states import StateReader
@@ -82,7 +83,12 @@ class TimmModel:
         )
 
     @torch.no_grad()
-    def run(self, prepared: Prepared, indices: Sequence[int] | np.ndarray) -> FeatureBatch:
+    def run(
+        self,
+        prepared: Prepared,
+        indices: Sequence[int] | np.ndarray,
+        dtype: torch.dtype | None = None,
+    ) -> FeatureBatch:
         """The hidden states of these samples, packed (N, L, C)."""
         rows = np.asarray(indices, dtype=np.int64)
         pixels = prepared.inputs["pixels"]
@@ -95,11 +101,11 @@ class TimmModel:
         streams = {}
         for stream in self.streams:
             layers = [states[number] for number in self._sources(stream)]
-            values = torch.stack([state.rows_BRC for state in layers if state is not None], dim=2)
+            rows_BRC = [state.rows_BRC for state in layers if state is not None]
             layout = RowLayout.from_lengths(prepared.lengths[stream.name][rows]).to(self.device)
             grid = prepared.grids.get(stream.name)
             streams[stream.name] = StreamBatch(
-                values.flatten(0, 1),
+                pack_layers(rows_BRC, layout, dtype),
                 layout,
                 None if grid is None else torch.from_numpy(grid[rows]).to(self.device),
             )

@@ -103,7 +103,12 @@ class ClipViLBackbone:
         )
 
     @torch.no_grad()
-    def run(self, prepared: Prepared, indices: Sequence[int] | np.ndarray) -> FeatureBatch:
+    def run(
+        self,
+        prepared: Prepared,
+        indices: Sequence[int] | np.ndarray,
+        dtype: torch.dtype | None = None,
+    ) -> FeatureBatch:
         """The hidden states of these samples, packed (N, L, D)."""
         rows = np.asarray(indices, dtype=np.int64)
         ids = prepared.inputs[TOKEN_IDS]
@@ -119,7 +124,7 @@ class ClipViLBackbone:
         )
         layout = RowLayout.from_lengths(prepared.lengths[STREAM][rows]).to(self.device)
         layers = [layer.index for layer in self.streams[0].layers]
-        values = pack_layers([states.tokens[layer] for layer in layers], layout)
+        values = pack_layers([states.tokens[layer] for layer in layers], layout, dtype)
         stream = StreamBatch(values, layout)
         return FeatureBatch({STREAM: stream}, torch.from_numpy(rows).to(self.device))
 

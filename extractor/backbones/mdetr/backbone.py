@@ -103,7 +103,12 @@ class MDETRBackbone:
         )
 
     @torch.no_grad()
-    def run(self, prepared: Prepared, indices: Sequence[int] | np.ndarray) -> FeatureBatch:
+    def run(
+        self,
+        prepared: Prepared,
+        indices: Sequence[int] | np.ndarray,
+        dtype: torch.dtype | None = None,
+    ) -> FeatureBatch:
         """The hidden states of these samples, packed (N, L, D)."""
         rows = np.asarray(indices, dtype=np.int64)
         ids = prepared.inputs[TOKEN_IDS]
@@ -122,7 +127,7 @@ class MDETRBackbone:
             layout = RowLayout.from_lengths(prepared.lengths[stream.name][rows]).to(self.device)
             # Layer 0 of the encoder is its input; the decoder has no layer 0.
             given = states.encoder if stream.name == ENCODER else [None, *states.decoder]
-            values = pack_layers([given[layer.index] for layer in stream.layers], layout)
+            values = pack_layers([given[layer.index] for layer in stream.layers], layout, dtype)
             grid = states.grids if stream.name == ENCODER else None
             streams[stream.name] = StreamBatch(values, layout, grid)
         return FeatureBatch(streams, torch.from_numpy(rows).to(self.device))
