@@ -188,8 +188,10 @@ class LocalStorage:
                 os.close(self._files.popitem()[1])
 
     def __del__(self) -> None:
-        with contextlib.suppress(OSError, AttributeError):
+        try:  # noqa: SIM105  # at the end of a process contextlib may be gone already
             self.close()
+        except (OSError, AttributeError, TypeError):
+            pass
 
     def __getstate__(self) -> dict[str, object]:
         return {"root": self.root, "path": self.path}
