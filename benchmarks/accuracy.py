@@ -107,9 +107,6 @@ def main() -> int:
     options = parser(__doc__)
     add_options(options, "folder of the data sets")
     options.add_argument("--only", nargs="+", choices=STUDIES, default=list(STUDIES))
-    options.add_argument(
-        "--precision", default="auto", help="of unipt and lst, as `fit` takes it (auto)"
-    )
     args = options.parse_args()
     figures = []
     with tempfile.TemporaryDirectory() as temporary:
@@ -128,37 +125,16 @@ def main() -> int:
                 every=args.every,
                 folder=Path(args.caches or folder / "caches"),
             )
-            studied = Contest(name, study, cache, args.precision, folder / "runs")
-            figures += compare(studied, args.seeds)
+            figures += compare(name, study, cache, args.seeds, folder / "runs")
     show(figures, as_json=args.json)
     return 0
 
 
-@dataclass(frozen=True)
-class Contest:
-    """A study with its cache.
-
-    Attributes:
-        name: Of the study.
-        study: Who takes part.
-        cache: Extracted for it.
-        precision: Of all but the perceptron, which int8 has nothing to round in.
-        folder: For the runs.
-    """
-
-    name: str
-    study: Study
-    cache: FeatureCache
-    precision: str
-    folder: Path
-
-
-def compare(contest: Contest, seeds: int) -> list[Figure]:
+def compare(name: str, study: Study, cache: FeatureCache, seeds: int, folder: Path) -> list[Figure]:
     """Mean test accuracy of each contestant, and by how much UniPT is ahead."""
-    name = contest.name
     scores = {
-        contestant: [run(contest, contestant, seed) for seed in range(seeds)]
-        for contestant in contest.study.contestants
+        contestant: [run(name, contestant, study, cache, seed, folder) for seed in range(seeds)]
+        for contestant in study.contestants
     }
     means = {contestant: statistics.mean(found) for contestant, found in scores.items()}
     figures = []
@@ -174,10 +150,11 @@ def compare(contest: Contest, seeds: int) -> list[Figure]:
     return figures
 
 
-def run(contest: Contest, contestant: str, seed: int) -> float:
+def run(
+    name: str, contestant: str, study: Study, cache: FeatureCache, seed: int, folder: Path
+) -> float:
     """Test accuracy in percent of the learning rate that is best on the validation samples."""
-    name, cache = contest.name, contest.cache
-    chosen = contest.study.contestants[contestant]
+    chosen = study.contestants[contestant]
     config = FitConfig.model_validate(
         {
             "task": {"name": "classification", "target": "label"},
@@ -185,10 +162,9 @@ def run(contest: Contest, contestant: str, seed: int) -> float:
             "epochs": chosen.epochs,
             "optimizer": {"learning_rates": chosen.rates},
             "seed": seed,
-            "precision": "auto" if contestant == "mlp-probe" else contest.precision,
         }
     )
-    run_dir = contest.folder / f"{name}-{contestant}-{seed}"
+    run_dir = folder / f"{name}-{contestant}-{seed}"
     report = fit(config, cache, run_dir)
     metrics = evaluate(run_dir, cache, "test")
     print(

@@ -3,7 +3,6 @@
 BERT-base size, texts of 16 to 48 tokens (32 on average), UniPT with AdamW, batches of 32.
 
 - cached: what `unipt fit` runs: bfloat16 where the hardware gains from it, rows without padding;
-- cached, int8: the same with `--precision int8`;
 - online: the best that can be done without a cache: backbone in the same precision without
   gradients, batches sorted by length so that little is padded, the same training step;
 - authors: as the authors' code trains its text encoder: float32, padded batches in random order,
@@ -92,28 +91,22 @@ def main() -> int:
 def measure(folder: Path, precision: str, repeats: int) -> list[Figure]:
     contestants = {
         "cached": Apart(cached_epoch, folder, precision),
-        "int8": Apart(cached_epoch, folder, "int8"),
         "online": Apart(online_epoch, folder, precision),
         "authors": Apart(authors_epoch, folder, True),
         "authors, eval mode": Apart(authors_epoch, folder, False),
     }
     speed = Rounds(contestants, repeats)
+    for contestant in contestants.values():
+        contestant.close()
     return [
         Figure(f"epoch/cached, {precision}", speed["cached"], "samples/s"),
-        Figure("epoch/cached, int8", speed["int8"], "samples/s"),
         Figure(f"epoch/online, {precision}, sorted by length", speed["online"], "samples/s"),
         Figure("epoch/as the authors, float32, padded", speed["authors"], "samples/s"),
         Figure("epoch/as the authors, eval mode", speed["authors, eval mode"], "samples/s"),
         Figure("epoch/cached : online", speed.ratio("cached", "online"), "x", ">= 6"),
         Figure("epoch/cached : authors", speed.ratio("cached", "authors"), "x", ">= 15"),
-        Figure("epoch/cached, int8 : authors", speed.ratio("int8", "authors"), "x"),
         Figure(
             "epoch/cached : authors, eval mode", speed.ratio("cached", "authors, eval mode"), "x"
-        ),
-        Figure(
-            "epoch/cached, int8 : authors, eval mode",
-            speed.ratio("int8", "authors, eval mode"),
-            "x",
         ),
     ]
 
@@ -129,6 +122,11 @@ class Apart:
 
     def __call__(self) -> float:
         return self._process.apply(_measure_here)
+
+    def close(self) -> None:
+        """End its process."""
+        self._process.close()
+        self._process.join()
 
 
 _here: list[Callable[[], float]] = []

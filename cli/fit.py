@@ -75,8 +75,8 @@ def fit(
     ] = None,
     device: Device = "auto",
     precision: Annotated[
-        Literal["auto", "float32", "bfloat16", "float16", "int8"],
-        typer.Option(help="Of matrix products; weights are float32. int8: faster on CPUs."),
+        Literal["auto", "float32", "bfloat16", "float16"],
+        typer.Option(help="Of matrix products; weights are float32."),
     ] = "auto",
     run: Annotated[
         Path | None,

@@ -189,16 +189,6 @@ def test_bfloat16_products_train_from_every_encoding(tmp_path, encoding):
     assert report.metrics["accuracy"] >= 0.9
 
 
-@pytest.mark.parametrize("encoding", ["float16", "bfloat16", "float32"])
-def test_8_bit_products_train_from_every_encoding(tmp_path, encoding):
-    cache = label_cache(tmp_path / "cache", encoding=encoding)
-
-    report = fit(settings("precision=int8", "epochs=6"), cache, tmp_path / "run")
-
-    assert report.metrics["accuracy"] >= 0.9
-    assert evaluate(tmp_path / "run", cache, "validation", device="cpu") == report.metrics
-
-
 def test_fit_leaves_the_callers_random_numbers_alone(tmp_path):
     cache = label_cache(tmp_path / "cache")
     torch.manual_seed(5)

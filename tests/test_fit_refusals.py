@@ -71,7 +71,6 @@ REGRESSION = {"task": "regression", "target": "score"}
         (with_one_class, ["train_split=dev"], {}, CacheError, ["'dev'", "'train'"]),
         (with_one_class, ["validation.split=train"], {}, ConfigError, ["validation.split"]),
         (with_one_class, ["precision=float16"], {}, ConfigError, ["float16 needs a GPU"]),
-        (label_cache, ["precision=int8", "network.name=probe"], {}, ConfigError, ["int8 rounds"]),
         (with_label_only_in_test, ["validation.split=test"], {}, TargetError, ["'odd'"]),
         (with_tags, ["task.label_smoothing=0.1"], {"target": "tags"}, TargetError,
          ["task.label_smoothing", "several labels"]),

@@ -13,7 +13,7 @@ from .settings import Settings
 from .tasks import TaskConfig
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
-PrecisionName = Literal["auto", "float32", "bfloat16", "float16", "int8"]
+PrecisionName = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 class OptimizerConfig(Settings):
@@ -194,8 +194,7 @@ class FitConfig(Settings):
     precision: PrecisionName = Field(
         "auto",
         description="of matrix products; weights and their updates are float32. auto: bfloat16 "
-        "where the hardware gains from it, else float32. int8, on CPUs: training multiplies the "
-        "frozen layers in 8 bits, all else is float32",
+        "where the hardware gains from it, else float32",
     )
 
     @model_validator(mode="after")

@@ -31,7 +31,7 @@ def resolve_device(name: DeviceName) -> torch.device:
 
 
 def resolve_precision(name: PrecisionName, device: torch.device) -> torch.dtype:
-    """The dtype of matrix products on a device; with int8, of all but those it rounds.
+    """The dtype of matrix products on a device.
 
     Raises:
         ConfigError: The device cannot train in it.
@@ -42,12 +42,6 @@ def resolve_precision(name: PrecisionName, device: torch.device) -> torch.dtype:
         raise ConfigError(
             "precision", ["float16 needs a GPU; on a CPU use bfloat16, float32 or auto"]
         )
-    if name == "int8":
-        if device.type != "cpu":
-            raise ConfigError(
-                "precision", [f"int8 is for CPUs, this is {device.type!r}; use auto or bfloat16"]
-            )
-        return torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
 
 

@@ -10,8 +10,7 @@ from torch import nn
 from cache_schema import StreamSpec
 
 from .config import FitConfig
-from .errors import ConfigError
-from .networks import PerLayerLinear, build_network
+from .networks import build_network
 from .pooling import build_pooling
 from .tasks import ModelParts, RetrievalConfig, SideParts, Task
 
@@ -26,7 +25,6 @@ def build_model(config: FitConfig, task: Task, sides: Sequence[Sequence[StreamSp
 
     Raises:
         IncompatibleNetworkError: The network does not fit these streams.
-        ConfigError: int8 was asked for a network without frozen products.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -40,22 +38,7 @@ def build_model(config: FitConfig, task: Task, sides: Sequence[Sequence[StreamSp
                 build_network(chosen, sides[1]),
                 build_pooling(config.task.text_pooling or usual),
             )
-        parts = ModelParts(network, pooling, config.dropout, texts, tuple(sides[0]))
-        model = task.make_model(parts)
-    if config.precision == "int8":
-        _round_frozen_products(model)
-    return model
-
-
-def _round_frozen_products(model: nn.Module) -> None:
-    reductions = [module for module in model.modules() if isinstance(module, PerLayerLinear)]
-    if not reductions:
-        raise ConfigError(
-            "precision",
-            ["int8 rounds the maps of whole layers of unipt and lst, this network has none"],
-        )
-    for reduction in reductions:
-        reduction.eight_bits = True
+        return task.make_model(ModelParts(network, pooling, config.dropout, texts, tuple(sides[0])))
 
 
 def num_parameters(model: nn.Module) -> int:

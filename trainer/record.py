@@ -76,8 +76,7 @@ class RunRecord(Settings):
         """Record a run that is about to start."""
         settings = flatten(config.model_dump(mode="json", exclude=set(RESUMABLE_DIFFERENCES)))
         # Left as asked for it would say `auto`, which is not the same on every machine.
-        if config.precision != "int8":
-            settings["precision"] = str(dtype).removeprefix("torch.")
+        settings["precision"] = str(dtype).removeprefix("torch.")
         sides = [CacheExcerpt.of(cache) for cache in data.source.sides]
         return cls(
             unipt_version=version("unipt"),

@@ -10,7 +10,6 @@ from .base import (
 from .build import NetworkConfig, build_network
 from .ladder import LadderConfig
 from .options import UniPTConfig
-from .per_layer import PerLayerLinear
 from .probe import MLPProbeConfig, ProbeConfig, WeightedSumConfig
 from .released import ReleasedCheckpointError, load_released
 
@@ -20,7 +19,6 @@ __all__ = [
     "MLPProbeConfig",
     "NetworkConfig",
     "NetworkOptions",
-    "PerLayerLinear",
     "ProbeConfig",
     "ReleasedCheckpointError",
     "RowMasks",

@@ -10,8 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .eight_bits import RoundedStates
-
 
 class FrozenLayersLinear(torch.autograd.Function):
     """Each layer through its own linear map and LayerNorm, with the gradient written out.
@@ -20,8 +18,6 @@ class FrozenLayersLinear(torch.autograd.Function):
     cast costs less than keeping a second, larger copy of all layers in memory. Its rows stay in
     the core's cache from the cast to the norm, and results go straight to where they belong.
     Hidden states are frozen, so they get no gradient.
-
-    With `eight_bits` a layer is rounded once instead, and its integers serve both products.
     """
 
     @staticmethod
@@ -34,7 +30,6 @@ class FrozenLayersLinear(torch.autograd.Function):
         shift_GR: Tensor | None,
         activate: bool,
         eps: float,
-        eight_bits: bool = False,
     ) -> Tensor:
         """(N, G, R) in the dtype of the weights.
 
@@ -47,21 +42,15 @@ class FrozenLayersLinear(torch.autograd.Function):
             shift_GR: Of the norms; None for no norms.
             activate: ReLU on the hidden states first.
             eps: Of the norms.
-            eight_bits: Round both factors of the products, see `RoundedStates`.
         """
         num_rows, num_layers = values_NGD.shape[:2]
         reduced = weight_GRD.shape[1]
         rows_NGR = weight_GRD.new_empty(num_rows, num_layers, reduced)
         layer_ND = weight_GRD.new_empty(num_rows, values_NGD.shape[2])
         saved: list[Tensor] = []
-        ctx.rounded = []
         for layer in range(num_layers):
             _bring(values_NGD[:, layer], layer_ND, activate)
-            if eight_bits:
-                ctx.rounded.append(RoundedStates.of(layer_ND))
-                mapped_NR = ctx.rounded[layer].times(weight_GRD[layer])
-            else:
-                mapped_NR = torch.mm(layer_ND, weight_GRD[layer].T)
+            mapped_NR = torch.mm(layer_ND, weight_GRD[layer].T)
             if bias_GR is not None:
                 # Not in the product, which would write the bias first and read it again (an
                 # eighth of the layer's time at BERT-base size).
@@ -97,14 +86,11 @@ class FrozenLayersLinear(torch.autograd.Function):
                         scale_GR[layer], shift_GR[layer], [True, True, True],
                     )
                 )  # fmt: skip
-            if ctx.rounded:
-                grad_weight_GRD[layer] = ctx.rounded[layer].weight_gradient(grad_NR)
-            else:
-                _bring(values_NGD[:, layer], layer_ND, ctx.activate)
-                torch.mm(grad_NR.T, layer_ND, out=grad_weight_GRD[layer])
+            _bring(values_NGD[:, layer], layer_ND, ctx.activate)
+            torch.mm(grad_NR.T, layer_ND, out=grad_weight_GRD[layer])
             if grad_bias_GR is not None:
                 torch.sum(grad_NR, dim=0, out=grad_bias_GR[layer])
-        return None, grad_weight_GRD, grad_bias_GR, grad_scale_GR, grad_shift_GR, *[None] * 3
+        return None, grad_weight_GRD, grad_bias_GR, grad_scale_GR, grad_shift_GR, None, None
 
 
 def _bring(values_ND: Tensor, layer_ND: Tensor, activate: bool) -> None:

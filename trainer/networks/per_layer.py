@@ -58,13 +58,7 @@ class LayeredNorm(nn.Module):
 
 
 class PerLayerLinear(nn.Module):
-    """Some layers of one stream, each reduced by its own linear map and norm.
-
-    Attributes:
-        positions: Which of the stored layers.
-        activate: ReLU on the hidden states first.
-        eight_bits: Round the products of training steps on a CPU; evaluation is always exact.
-    """
+    """Some layers of one stream, each reduced by its own linear map and norm."""
 
     def __init__(
         self,
@@ -79,7 +73,6 @@ class PerLayerLinear(nn.Module):
         super().__init__()
         self.positions = tuple(positions)
         self.activate = activate
-        self.eight_bits = False
         steps = {after - before for before, after in pairwise(self.positions)}
         first, step = self.positions[0], next(iter(steps), 1)
         # A slice is a view; a list of positions would copy the hidden states.
@@ -121,7 +114,6 @@ class PerLayerLinear(nn.Module):
             self.norm.bias if has_norm else None,
             self.activate,
             LAYER_NORM_EPS,
-            self.eight_bits and self.training,
         )
         return rows_NGR if has_norm else self.norm(rows_NGR)
 
