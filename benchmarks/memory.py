@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from report import Figure, parser, show
+from report import Figure, parser, resident, show
 from texts import random_texts
 
 from cache_schema import FeatureCache
@@ -67,8 +67,7 @@ def train(cache: str) -> float:
     with tempfile.TemporaryDirectory() as run:
         fit(config, FeatureCache.open(cache), run, overwrite=True)
     # Not ru_maxrss: that of a process begins with its parent's, which has just extracted a cache.
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+    return resident("VmHWM")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from padded_loop import PaddedLoop, mean_of_tokens
-from report import Figure, Rounds, parser, show
+from report import Figure, Rounds, parser, resident, show
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -136,15 +136,10 @@ def _grown(name: str) -> float:
     run = STEPS[name](draw_lengths(8, 32), bfloat16=False)
     # Linux: forget the peak so far, so that what made the inputs does not count.
     Path("/proc/self/clear_refs").write_text("5")
-    before = _resident("VmRSS")
+    before = resident("VmRSS")
     for _ in range(3):
         run()
-    return _resident("VmHWM") - before
-
-
-def _resident(field: str) -> float:
-    status = Path("/proc/self/status").read_text()
-    return int(status.split(f"{field}:")[1].split()[0]) / 1024
+    return resident("VmHWM") - before
 
 
 def main() -> int:

@@ -7,6 +7,7 @@ import json
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,12 @@ def show(figures: Sequence[Figure], *, as_json: bool) -> None:
     for figure in figures:
         target = f"   target {figure.target}" if figure.target else ""
         print(f"{figure.name:<{width}}  {figure.value:>12,.3f} {figure.unit}{target}")
+
+
+def resident(field: str) -> float:
+    """MiB of this process in memory, of Linux: VmRSS now, VmHWM at most so far."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split(f"{field}:")[1].split()[0]) / 1024
 
 
 class Rounds:

@@ -34,9 +34,10 @@ def write_past_cache(descriptor: int, data: memoryview) -> int:
     """
     # O_DIRECT and fcntl do not exist on every system.
     flag = getattr(os, "O_DIRECT", 0)
-    address = np.frombuffer(data, np.uint8).ctypes.data if len(data) else 0
-    is_aligned = not address % PAGE_BYTES and not os.lseek(descriptor, 0, os.SEEK_CUR) % PAGE_BYTES
-    if not flag or len(data) < _SMALLEST_BYTES or not is_aligned:
+    if not flag or len(data) < _SMALLEST_BYTES:
+        return 0
+    places = (np.frombuffer(data, np.uint8).ctypes.data, os.lseek(descriptor, 0, os.SEEK_CUR))
+    if any(place % PAGE_BYTES for place in places):
         return 0
     import fcntl
 

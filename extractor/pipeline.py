@@ -280,9 +280,9 @@ def _to_host(accumulator: _Accumulator, side: torch.Stream) -> _Accumulator:
 
 def _check(accumulator: _Accumulator, inputs: ShardInputs, stored: Encoding) -> StreamContents:
     absmax = tuple(accumulator.absmax_L.tolist())
-    # What is too large for the encoding became infinite in it; NaN compares false.
+    # What is too large for the encoding became infinite in it.
     for layer, largest in enumerate(absmax):
-        if not largest <= stored.largest:
+        if not math.isfinite(largest):
             bad_N = ~accumulator.states[:, layer].float().isfinite().all(-1).numpy()
             row = int(np.flatnonzero(bad_N)[0])
             sample = int(np.searchsorted(accumulator.offsets, row, side="right")) - 1
