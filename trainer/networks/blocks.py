@@ -72,15 +72,17 @@ class ParallelBlock(nn.Module):
         Args:
             anchor_NR: One row per query.
             guided_MGR: One row per key.
-            queries: Where the query rows sit.
+            queries: Where the query rows sit, and whose output is wanted.
             keys: Where the key rows sit; the same samples in the same order.
 
         Returns:
-            (N, R) rows of the queries, and (B, G) confidence.
+            (N, R) rows of the queries, or (B, R) of the wanted ones, and (B, G) confidence.
         """
         mixed = self.interaction(anchor_NR, guided_MGR, queries, keys)
-        rows_NR: Tensor = self.feed_forward(queries.pack(mixed.rows))
-        return (anchor_NR + rows_NR if self.add_anchor else rows_NR), mixed.confidence
+        rows_NR: Tensor = self.feed_forward(queries.pack_wanted(mixed.rows))
+        if self.add_anchor:
+            rows_NR = queries.wanted(anchor_NR) + rows_NR
+        return rows_NR, mixed.confidence
 
 
 Reduce = Callable[[Tensor], Tensor]
@@ -137,6 +139,8 @@ class ParallelPath(nn.Module):
         self.block = ParallelBlock(config, sum(self.guided_counts), reduced, width)
         self.upsample = Upsample(config, reduced, width)
         self.full_residual = config.residual == "anchor"
+        # Batch statistics, and layers that read themselves, need all rows.
+        self.is_row_by_row = config.norm != "batch" and config.interaction != "self"
 
     @property
     def ends_affine(self) -> bool:
@@ -156,7 +160,8 @@ class ParallelPath(nn.Module):
         Args:
             anchor_NLD: The stream with the anchor.
             guided_MLD: The streams with guided layers.
-            queries: Where the anchor's rows sit.
+            queries: Where the anchor's rows sit. Only the rows wanted there are worked out:
+                (B, E). None may be left out unless the path `is_row_by_row`.
             keys: Where the guided rows sit.
             reduce: Applied to the rows before the last linear map, which then has fewer to map:
                 (B, E) instead of (N, E). Only where the path `ends_affine`.
@@ -169,6 +174,6 @@ class ParallelPath(nn.Module):
         rows_NR, confidence_BG = self.block(anchor_NR, guided_MGR, queries, keys)
         rows_NE: Tensor = self.upsample(rows_NR, reduce)
         if self.full_residual:
-            last_ND = anchor_NLD[:, self.anchor.positions[0]]
+            last_ND = queries.wanted(anchor_NLD[:, self.anchor.positions[0]])
             rows_NE = rows_NE + (last_ND if reduce is None else reduce(last_ND)).to(rows_NE)
         return rows_NE, confidence_BG

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import wide
@@ -80,19 +81,19 @@ class ParallelInteraction(nn.Module):
             self.heads = HeadProjections(reduced, config.heads, bias=config.bias)
 
     def forward(self, query_NR: Tensor, keys_MGR: Tensor, queries: Places, keys: Places) -> Mixed:
-        """Read and mix packed keys with packed queries."""
-        query_BTR = queries.pad(query_NR)
+        """Read and mix packed keys with packed queries, of which only the wanted ones read."""
+        query_BTR = queries.pad_wanted(query_NR)
         readers = [query_BTR] if self.config.interaction == "guided" else []
         if self.dynamic:
-            share_BT = queries.share(query_BTR.dtype)
-            pooled_B1R = torch.bmm(share_BT[:, None], query_BTR)
+            share_BT = queries.share(query_NR.dtype)
+            pooled_B1R = torch.bmm(share_BT[:, None], queries.pad(query_NR))
             readers.insert(0, (pooled_B1R * self.gate.weight).to(query_BTR))
         readers_BXR = torch.cat(readers, dim=1) if readers else query_BTR[:, :0]
-        shortcut_BTS1 = self._shortcut(query_BTR, keys)
+        shortcut_BTS1 = self._shortcut(query_BTR, queries, keys)
         logits_BG = self._own_logits(query_BTR)
         if self._sample_by_sample(keys_MGR, keys):
             reading = Reading(
-                queries.layout.lengths.tolist(),
+                queries.num_wanted().tolist(),
                 keys.layout.lengths.tolist(),
                 self.dynamic,
                 self.config.eps,
@@ -102,7 +103,9 @@ class ParallelInteraction(nn.Module):
                 readers_BXR, keys_MGR, logits_BG, shortcut_BTS1, reading
             )
             return Mixed(rows_BTR, weights_BTSG, logits_BG, logits_BG.softmax(dim=1))
-        return self._padded(query_BTR, readers_BXR, keys.pad(keys_MGR), keys, logits_BG)
+        return self._padded(
+            query_BTR, readers_BXR, keys.pad(keys_MGR), keys, logits_BG, shortcut_BTS1
+        )
 
     def _sample_by_sample(self, keys_MGR: Tensor, keys: Places) -> bool:
         return (
@@ -127,6 +130,7 @@ class ParallelInteraction(nn.Module):
         keys_BSGR: Tensor,
         keys: Places,
         logits_BG: Tensor,
+        shortcut_BTS1: Tensor,
     ) -> Mixed:
         scores_BXSG = score_keys(readers_BXR, keys_BSGR)
         if self.dynamic:
@@ -135,7 +139,6 @@ class ParallelInteraction(nn.Module):
             logits_BG = logits_BG + (agreement_BSG * share_BS1).sum(dim=1)
         confidence_BG = logits_BG.softmax(dim=1)
         shares_B11G = confidence_BG[:, None, None].to(keys_BSGR)
-        shortcut_BTS1 = self._shortcut(query_BTR, keys)
         if self.config.interaction == "multi-head":
             read_BTR, weights_BTSG = self.heads(query_BTR, keys_BSGR, keys, shares_B11G)
             rows_BTR = read_BTR + mix_keys(shortcut_BTS1 * shares_B11G, keys_BSGR)
@@ -152,11 +155,14 @@ class ParallelInteraction(nn.Module):
         rows_BTR = mix_keys((weights_BTSG + shortcut_BTS1) * shares_B11G, keys_BSGR)
         return Mixed(rows_BTR, weights_BTSG, logits_BG, confidence_BG)
 
-    def _shortcut(self, query_BTR: Tensor, keys: Places) -> Tensor:
+    def _shortcut(self, query_BTR: Tensor, queries: Places, keys: Places) -> Tensor:
         """(1 or B, T or 1, S, 1): 1 where a query adds a key whatever its score."""
         num_queries, num_keys = query_BTR.shape[1], keys.layout.max_length
         kind = self.config.shortcut
-        if kind == "identity":
+        if kind == "identity" and queries.kept is not None:
+            steps_B = queries.kept - queries.layout.first_rows()
+            chosen = F.one_hot(steps_B, num_keys)[:, None]
+        elif kind == "identity":
             chosen = torch.eye(num_queries, num_keys, device=query_BTR.device)[None]
         elif kind == "last":
             chosen = keys.last()[:, None]

@@ -22,10 +22,13 @@ class Places:
     Attributes:
         layout: Which row belongs to which sample.
         mask: (N,) bool: False for rows that no row may read and no mean counts; None: all count.
+        kept: (B,) int64: of queries, the one row of each sample whose output is wanted, which
+            is then the only one worked out; None: all of them.
     """
 
     layout: RowLayout
     mask: Tensor | None = None
+    kept: Tensor | None = None
 
     def pad(self, rows: Tensor) -> Tensor:
         """(N, ...) as (B, T, ...), zeros at padded places."""
@@ -34,6 +37,23 @@ class Places:
     def pack(self, padded: Tensor) -> Tensor:
         """(B, T, ...) as (N, ...)."""
         return self.layout.pack(padded)
+
+    def wanted(self, rows: Tensor) -> Tensor:
+        """(N, ...) as those whose output is wanted: (B, ...), or all."""
+        return rows if self.kept is None else rows.index_select(0, self.kept)
+
+    def pad_wanted(self, rows: Tensor) -> Tensor:
+        """(N, ...) as (B, 1, ...), or padded where all are wanted."""
+        return self.pad(rows) if self.kept is None else self.wanted(rows)[:, None]
+
+    def pack_wanted(self, padded: Tensor) -> Tensor:
+        """What `pad_wanted` gave as rows."""
+        return self.pack(padded) if self.kept is None else padded.squeeze(1)
+
+    def num_wanted(self) -> Tensor:
+        """(B,) int64 outputs of each sample."""
+        lengths = self.layout.lengths
+        return lengths if self.kept is None else torch.ones_like(lengths)
 
     def readable(self) -> Tensor:
         """(B, T) bool: True where a row counts."""

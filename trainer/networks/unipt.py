@@ -7,6 +7,7 @@ L stored layers, D backbone width, E output width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -49,20 +50,31 @@ class TokenUniPT(SideNetwork):
         return SideFeatures(rows_NE, anchor.layout, confidence=confidence_BG, grid=anchor.grid)
 
     def pooled(self, batch: FeatureBatch, pooling: Pooling) -> Tensor:
-        """(B, E): where the pooling is a weighted mean, upsampled after it, B rows and not N."""
-        if not (pooling.is_weighted_mean and self.path.ends_affine):
-            return super().pooled(batch, pooling)
+        """(B, E): worked out for the picked rows alone where the pooling picks one per sample.
+
+        Where it is another weighted mean, upsampled after it, B rows and not N.
+        """
         layout = batch.streams[self.streams[-1]].layout
-        return wide(self._read(batch, None, lambda rows_NX: pooling(rows_NX, layout))[0])
+        picked_B = pooling.picked(layout)
+        if picked_B is not None and self.path.is_row_by_row:
+            return wide(self._read(batch, None, kept=picked_B)[0])
+        if pooling.is_weighted_mean and self.path.ends_affine:
+            return wide(self._read(batch, None, lambda rows_NX: pooling(rows_NX, layout))[0])
+        return super().pooled(batch, pooling)
 
     def _read(
-        self, batch: FeatureBatch, masks: RowMasks | None, reduce: Reduce | None = None
+        self,
+        batch: FeatureBatch,
+        masks: RowMasks | None,
+        reduce: Reduce | None = None,
+        kept: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         check_same_rows("unipt", self.streams, batch)
         anchor = batch.streams[self.streams[-1]]
         places = Places(anchor.layout, (masks or {}).get(self.streams[-1]))
+        queries = replace(places, kept=kept)
         guided_NLD = [batch.streams[name].values for name in self.guided_streams]
-        rows, confidence_BG = self.path(anchor.values, guided_NLD, places, places, reduce)
+        rows, confidence_BG = self.path(anchor.values, guided_NLD, queries, places, reduce)
         return rows, confidence_BG
 
 

@@ -20,6 +20,11 @@ class Pooling(nn.Module):
 
     is_weighted_mean: bool = False
 
+    def picked(self, layout: RowLayout) -> Tensor | None:
+        """(B,) int64, which packed row is each sample's output; None if it is made of several."""
+        del layout
+        return None
+
     def forward(self, rows_NE: Tensor, layout: RowLayout) -> Tensor:
         """Pool packed rows to (B, E), in float32 or wider."""
         raise NotImplementedError

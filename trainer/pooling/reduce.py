@@ -1,4 +1,4 @@
-"""Pooling without parameters: the mean, first or last token of each sample.
+"""Pooling without parameters: the mean of each sample's rows, or one of them.
 
 N packed rows, B samples, E features.
 """
@@ -20,12 +20,17 @@ def mean(rows_NE: Tensor, layout: RowLayout) -> Tensor:
 
 def first(rows_NE: Tensor, layout: RowLayout) -> Tensor:
     """Each sample's first row, such as BERT's [CLS]: (B, E), float32 or wider."""
-    return rows_NE.index_select(0, layout.first_rows()).to(_wide(rows_NE))
+    return pick(rows_NE, layout.first_rows())
 
 
 def last(rows_NE: Tensor, layout: RowLayout) -> Tensor:
     """Each sample's last row, such as the newest token of GPT-2: (B, E), float32 or wider."""
-    return rows_NE.index_select(0, layout.last_rows()).to(_wide(rows_NE))
+    return pick(rows_NE, layout.last_rows())
+
+
+def pick(rows_NE: Tensor, chosen_B: Tensor) -> Tensor:
+    """These rows: (B, E), float32 or wider."""
+    return rows_NE.index_select(0, chosen_B).to(_wide(rows_NE))
 
 
 def _wide(rows: Tensor) -> torch.dtype:
