@@ -21,6 +21,7 @@ check: $(VENV)/dev.stamp  ## formatting, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy benchmarks
 	$(BIN)/python -m pytest -q tests/test_layers.py
 
 soak: $(VENV)/dev.stamp  ## long fault and soak tests

@@ -18,9 +18,10 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -150,7 +151,7 @@ def fit_config(precision: str) -> FitConfig:
     )
 
 
-def read_texts(folder: Path) -> list[dict[str, object]]:
+def read_texts(folder: Path) -> Sequence[Mapping[str, Any]]:
     data = (f"train={folder / 'texts.csv'}",)
     source = open_data(ExtractConfig(backbone=str(folder / "bert"), data=data).data_config)
     return source.samples("train", 0, source.splits["train"])
@@ -171,6 +172,7 @@ def cached_epoch(folder: Path, precision: str) -> Callable[[], float]:
         started = time.perf_counter()
         with loader.batches(order, BATCH) as batches:
             for batch in batches:
+                assert isinstance(batch, FeatureBatch)
                 step(batch)
         return len(samples) / (time.perf_counter() - started)
 

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import timm
@@ -21,7 +22,9 @@ from report import Figure, Rounds, parser, show
 from texts import random_bert_base, random_texts
 from transformers import AutoModel
 
+from cache_schema import Ragged
 from extractor import ExtractConfig, extract, load_backbone, open_data, resolve_backbone
+from extractor.backbones.base import Backbone
 
 BATCH = 32
 
@@ -41,8 +44,10 @@ def measure(name: str, backbone: str, data: str, folder: Path, repeats: int) -> 
     source = open_data(config.data_config)
     num_samples = source.splits["train"]
     prepared = loaded.prepare(source.samples("train", 0, num_samples))
+    token_ids = prepared.inputs["token_ids"]
+    assert isinstance(token_ids, Ragged)
     inputs = [
-        pad(prepared.inputs["token_ids"].take(chosen), prepared.rows[chosen])
+        pad(token_ids.take(chosen), prepared.rows[chosen])
         for shard in shard_orders(config, prepared.rows, loaded)
         for chosen in np.array_split(shard, range(BATCH, len(shard), BATCH))
     ]
@@ -84,7 +89,7 @@ def measure_images(folder: Path, repeats: int, count: int = 384) -> list[Figure]
     loaded = load_backbone(config.backbone_config, "cpu")
     samples = [{"id": at, "view": 0, "image": p} for at, p in enumerate(sorted(photos.iterdir()))]
     pixels = torch.from_numpy(loaded.prepare(samples).inputs["pixels"])
-    model = timm.create_model(f"local-dir:{backbone}", pretrained=True).eval()
+    model: Any = timm.create_model(f"local-dir:{backbone}", pretrained=True).eval()
     mean, std = (torch.tensor(model.pretrained_cfg[key])[:, None, None] for key in ("mean", "std"))
     batches = ((pixels / 255 - mean) / std).split(BATCH)
 
@@ -112,11 +117,13 @@ def measure_images(folder: Path, repeats: int, count: int = 384) -> list[Figure]
     ]
 
 
-def shard_orders(config: ExtractConfig, lengths: np.ndarray, loaded: object) -> list[np.ndarray]:
+def shard_orders(config: ExtractConfig, lengths: np.ndarray, loaded: Backbone) -> list[np.ndarray]:
     """Each shard's samples, longest first: the batches that extraction makes."""
     stream = loaded.streams[0]
     sample_bytes = lengths * len(stream.layers) * stream.width * 2
-    shards, filled, current = [], 0, []
+    shards: list[list[int]] = []
+    current: list[int] = []
+    filled = 0
     for sample, size in enumerate(sample_bytes.tolist()):
         if current and filled + size > config.shard_bytes:
             shards.append(current)
@@ -127,7 +134,7 @@ def shard_orders(config: ExtractConfig, lengths: np.ndarray, loaded: object) -> 
     return [np.array(s)[np.argsort(-lengths[s], kind="stable")] for s in shards]
 
 
-def pad(token_ids: object, lengths: np.ndarray) -> dict[str, torch.Tensor]:
+def pad(token_ids: Ragged, lengths: np.ndarray) -> dict[str, torch.Tensor]:
     """A padded batch, as a tokenizer would make it."""
     ids = torch.zeros(len(lengths), int(lengths.max()), dtype=torch.long)
     for sample, length in enumerate(lengths.tolist()):

@@ -11,8 +11,10 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
@@ -70,7 +72,7 @@ def build(path: Path, num_samples: int) -> np.ndarray:
     return lengths
 
 
-def rechunked(path: Path, values: np.ndarray) -> zarr.Array:
+def rechunked(path: Path, values: np.ndarray) -> zarr.Array[Any]:
     """The same numbers as zarr-python likes them: small chunks, no codec."""
     array = zarr.create_array(
         path,
@@ -115,7 +117,7 @@ def measure(path: Path, lengths: np.ndarray, repeats: int) -> list[Figure]:
         [np.cumsum(part) - part for part in np.array_split(lengths, range(280, len(lengths), 280))]
     )
 
-    def slices(parts: list[np.ndarray]) -> float:
+    def slices(sources: Sequence[Any], parts: Sequence[np.ndarray]) -> float:
         begun, count = time.perf_counter(), 0
         for batch in parts:
             out = np.empty((int(lengths[batch].sum()), LAYERS, WIDTH), np.float16)
@@ -136,16 +138,11 @@ def measure(path: Path, lengths: np.ndarray, repeats: int) -> list[Figure]:
         return count / 1e9 / (time.perf_counter() - begun)
 
     def memory_map() -> float:
-        nonlocal sources
-        sources = maps
-        return slices(batches)
+        return slices(maps, batches)
 
     def zarr_python() -> float:
-        nonlocal sources
-        sources = arrays
-        return slices(batches[:4])  # slow, and steady: a few batches say enough
+        return slices(arrays, batches[:4])  # slow, and steady: a few batches say enough
 
-    sources: list = maps
     first = ours()  # every sample's checksum is computed in this pass
     speed = Rounds({"ours": ours, "memmap": memory_map, "zarr": zarr_python}, repeats)
     return [

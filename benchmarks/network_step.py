@@ -56,7 +56,8 @@ def packed_step(layout: RowLayout, *, bfloat16: bool) -> Step:
 
     def forward() -> Tensor:
         features = network(batch)
-        return head(mean(features.rows, features.layout))
+        logits: Tensor = head(mean(features.rows, features.layout))
+        return logits
 
     return step(forward, [network, head], bfloat16=bfloat16)
 
@@ -70,7 +71,8 @@ def padded_step(layout: RowLayout, *, bfloat16: bool) -> Step:
 
     def forward() -> Tensor:
         rows = network([hidden.to(dtype) for hidden in layers], mask)
-        return head(mean_of_tokens(rows, mask))
+        logits: Tensor = head(mean_of_tokens(rows, mask))
+        return logits
 
     return step(forward, [network, head], bfloat16=bfloat16)
 

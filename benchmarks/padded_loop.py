@@ -35,7 +35,8 @@ class PaddedLoop(nn.Module):
             logits.append(self.gate(pooled_anchor * pooled))
         confidence = torch.cat(logits, 1).softmax(1)
         mixed = sum(confidence[:, i, None, None] * layer for i, layer in enumerate(merged))
-        return self.up(anchor + self.project(mixed))
+        upsampled: Tensor = self.up(anchor + self.project(mixed))
+        return upsampled
 
 
 def mean_of_tokens(rows: Tensor, mask: Tensor) -> Tensor:

@@ -26,5 +26,5 @@ def random_photos(folder: Path, count: int, side: int = 256) -> Path:
 def random_timm_model(folder: Path, name: str) -> Path:
     """A timm model with random weights, which is as slow as the pretrained one."""
     torch.manual_seed(0)
-    save_for_hf(timm.create_model(name), folder, safe_serialization=True)
+    save_for_hf(timm.create_model(name), str(folder), safe_serialization=True)
     return folder

@@ -141,7 +141,7 @@ def text_only(train: Sequence[dict[str, Any]], test: Sequence[dict[str, Any]]) -
     right = sum(
         counts.get(row["text"], overall).most_common(1)[0][0] == row["answer"] for row in test
     )
-    return 100 * right / len(test)
+    return 100 * int(right) / len(test)
 
 
 if __name__ == "__main__":

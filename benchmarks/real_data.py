@@ -51,12 +51,13 @@ def _backbone_folder(file: Path, folder: Path) -> tuple[str, str]:
         found = weights.metadata()
     mean, std = float(found["mean"]), float(found["std"])
     # Input size, crop and the like are the architecture's.
-    usual = timm.get_pretrained_cfg(found["arch"], allow_unregistered=False).to_dict()
+    usual = timm.get_pretrained_cfg(found["arch"], allow_unregistered=False)
+    assert usual is not None, found["arch"]
     own = {"mean": [mean] * 3, "std": [std] * 3, "tag": file.stem.partition(".")[2]}
     document = {
         "architecture": found["arch"],
         "model_args": json.loads(found["model_kwargs"]),
-        "pretrained_cfg": usual | own,
+        "pretrained_cfg": usual.to_dict() | own,
     }
     if found["num_classes"] != "0":
         document["num_classes"] = int(found["num_classes"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -54,7 +54,7 @@ class Rounds:
     Each is run once before anything counts.
     """
 
-    def __init__(self, contestants: dict[str, Callable[[], float]], repeats: int) -> None:
+    def __init__(self, contestants: Mapping[str, Callable[[], float]], repeats: int) -> None:
         self._values: dict[str, list[float]] = {name: [] for name in contestants}
         for run in range(repeats + 1):
             for name, measure in contestants.items():

@@ -283,4 +283,5 @@ def leading(vectors: Tensor, width: int, std: float) -> Tensor:
     centred = vectors - vectors.mean(0)
     directions = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)[:, :width]
     turned = centred @ directions
-    return turned * (std / turned.std())
+    scaled: Tensor = turned * (std / turned.std())
+    return scaled

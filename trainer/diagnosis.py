@@ -52,7 +52,7 @@ def find_cause(
     if module is not None:
         return Cause(f"the output of {module!r} is not finite. {advice}", is_input=False)
     model.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     for name, parameter in reversed(list(model.named_parameters())):
         if parameter.grad is not None and not _is_finite(parameter.grad):
             return Cause(f"the gradient of {name!r} is not finite. {advice}", is_input=False)

@@ -61,7 +61,7 @@ class BatchLoader:
         if self._device.type != "cuda":
             return Prefetcher(map(self.load, parts), lambda batch: batch)
         # Copies run on a stream of their own, while the GPU computes.
-        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        stream = torch.cuda.Stream(self._device)
 
         def load_beside(part: np.ndarray) -> _Copied:
             with torch.cuda.stream(stream):

@@ -29,7 +29,7 @@ def image_recipe(
     """
     from timm.data.config import resolve_data_config
 
-    data_config: dict[str, Any] = resolve_data_config({}, model=model)  # type: ignore[no-untyped-call]
+    data_config: dict[str, Any] = resolve_data_config({}, model=model)
     channels, *own_size = data_config["input_size"]
     mean, std = data_config["mean"], data_config["std"]
     mode, interpolation = data_config["crop_mode"] or "center", data_config["interpolation"]
