@@ -32,10 +32,17 @@ from extractor.backbones.mdetr.inputs import SpanTokenizer
 from extractor.backbones.released import save_network
 from trainer.boxes import cxcywh_to_xyxy, iou
 from trainer.heads import GroundingHeads, GroundingOutput
-from trainer.losses import GroundingTargets, grounding_losses, total_over_levels
+from trainer.losses import (
+    GroundingTargets,
+    Matches,
+    alignment_loss,
+    grounding_losses,
+    total_over_levels,
+)
 from trainer.metrics import best_first, predicted_boxes
 
 NUM_POSITIONS = 40
+PLACES_WEIGHT = 3.0
 _TEXT_SIZES = (
     "model_type", "vocab_size", "hidden_size", "num_attention_heads", "intermediate_size",
     "max_position_embeddings", "pad_token_id",
@@ -46,7 +53,7 @@ _TEXT_SIZES = (
 class Recipe:
     """How long and how fast; rates are the highest of their schedule."""
 
-    epochs: int = 80
+    epochs: int = 20
     epochs_together: int = 2
     batch_size: int = 32
     rate: float = 1e-3
@@ -79,9 +86,14 @@ class Remembered(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class Read:
-    """What a batch of captions gives: each level's predictions, the words and their tokens."""
+    """What a batch of captions gives: each level's predictions, places, words and their tokens.
+
+    Places and words are in the contrastive space, (B, h * w, H) and (B, T, H).
+    """
 
     levels: list[GroundingOutput]
+    places: Tensor
+    grid: tuple[int, int]
     words: Tensor
     is_word: Tensor
     token_spans: list[Tensor]
@@ -97,6 +109,31 @@ class Read:
         soft_tokens = nn.functional.pad(named, (0, NUM_POSITIONS + 1 - named.shape[1]))
         boxes = torch.tensor([box for caption in captions for box in caption.boxes])
         return GroundingTargets(boxes, torch.tensor(owner), soft_tokens, named)
+
+    def loss(self, captions: Sequence[Caption]) -> Tensor:
+        """The released model's, and the alignment of the encoder's places with the words.
+
+        A query is matched with a box by where it looks, long before it knows what the text is
+        about, so that learning to compare words with photos takes a thousand times as many
+        captions as there are here. The encoder is told by the boxes which places are meant.
+        """
+        targets = self.targets(captions)
+        levels = [
+            grounding_losses(level, self.words, targets, is_word_BT=self.is_word)
+            for level in self.levels
+        ]
+        inside = Matches(*_places_inside(targets, self.grid))
+        seen = alignment_loss(self.places, self.words, targets, inside, self.is_word)
+        return total_over_levels(levels) + PLACES_WEIGHT * seen / len(targets.boxes)
+
+
+def _places_inside(targets: GroundingTargets, grid: tuple[int, int]) -> tuple[Tensor, ...]:
+    """Image, place and number of a box, for every place whose middle is in the box."""
+    centre, half = targets.boxes[:, None, :2], targets.boxes[:, None, 2:] / 2
+    y, x = (((torch.arange(size) + 0.5) / size) for size in grid)
+    middles = torch.cartesian_prod(y, x).flip(1)
+    boxes, places = ((middles - centre).abs() < half).all(2).nonzero(as_tuple=True)
+    return targets.image_of_box[boxes], places, boxes
 
 
 class Trainer:
@@ -114,7 +151,8 @@ class Trainer:
             if isinstance(module, nn.MultiheadAttention):
                 module.dropout = 0.0  # dropping its weights costs half of a training step
         self.tokenizer = SpanTokenizer(text.folder / "tokenizer.json", max_length=NUM_POSITIONS)
-        fill(self.network.backbone[0].body, load_file(image_weights))
+        body: Any = self.network.backbone[0].body
+        fill(body, load_file(image_weights))
         words: dict[str, Tensor] = {}
         for path in text.weights:
             words |= load_file(path)
@@ -123,7 +161,8 @@ class Trainer:
     def read(self, images: Tensor, captions: Sequence[Caption]) -> Read:
         """Run the network; the levels before the last are normed for the heads, as DETR does."""
         tokens = self.tokenizer.tokenize([{"text": caption.text} for caption in captions])
-        ids = [torch.from_numpy(row.astype(np.int64)) for row in tokens.token_ids]
+        texts = range(len(captions))
+        ids = [torch.from_numpy(tokens.token_ids[at].astype(np.int64)) for at in texts]
         mask_BT = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
         used, number = np.unique([c.image for c in captions], return_inverse=True)
         states = self.network(
@@ -131,12 +170,15 @@ class Trainer:
         )
         norm = self.network.transformer.decoder.norm
         decoder = [*(norm(level) for level in states.decoder[:-1]), states.decoder[-1]]
-        num_cells = int(states.grids[0].prod())
+        height, width = states.grids[0].tolist()
+        num_cells = height * width
         return Read(
             [self.heads(level) for level in decoder],
+            self.heads(states.encoder[-1][:, :num_cells]).queries,
+            (height, width),
             self.heads.project_text(states.encoder[-1][:, num_cells:]),
             mask_BT.bool(),
-            [torch.from_numpy(row.reshape(-1, 2)) for row in tokens.token_spans],
+            [torch.from_numpy(tokens.token_spans[at].reshape(-1, 2)) for at in texts],
         )
 
     @torch.no_grad()
@@ -193,14 +235,7 @@ class Trainer:
             self.network.backbone.eval()  # norms stay as pretrained, as in the released model
             for chosen in np.array_split(data.order(draw), num_batches):
                 captions = [data.all[number] for number in chosen]
-                read = self.read(images, captions)
-                wanted = read.targets(captions)
-                loss = total_over_levels(
-                    [
-                        grounding_losses(level, read.words, wanted, is_word_BT=read.is_word)
-                        for level in read.levels
-                    ]
-                )
+                loss = self.read(images, captions).loss(captions)
                 optimizer.zero_grad()
                 loss.backward()
                 nn.utils.clip_grad_norm_(parameters, 1.0)
