@@ -17,7 +17,8 @@ from cache_schema import BackboneSpec, FeatureBatch, Ragged, StreamSpec
 
 Sample = Mapping[str, object]
 """One sample by role: `id` (source row), `view` (0: as it is), and what the backbone reads:
-`text`, `text_pair`, `image` (a path or encoded bytes), `video` (a path, or a list of images)."""
+`text`, `text_pair`, `image` (a path or encoded bytes), `video` (a path, or a list of images),
+`regions` (the path or the bytes of an npz file)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +77,12 @@ class Prepared:
         """(B,) int64: rows of all streams together, what to sort by."""
         total: np.ndarray = np.sum(list(self.lengths.values()), axis=0)
         return total
+
+    def ragged(self, name: str) -> Ragged:
+        """An input of one sequence per sample."""
+        column = self.inputs[name]
+        assert isinstance(column, Ragged)
+        return column
 
     def longest_first(self) -> np.ndarray:
         """Positions of the samples that can be read, those with the most rows first."""

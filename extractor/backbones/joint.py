@@ -4,8 +4,7 @@ B samples, T tokens of the longest text, P image tokens of the largest image (it
 its patches), N packed rows, D width, U different images, H height, W width of one.
 
 The rows of a sample are its text's tokens, then the image's class token, then its patches, line
-by line. LXMERT, VisualBERT and UNITER are not among the joint encoders here: they read regions
-that a detector found, and no checkpoint brings the detector along.
+by line. Encoders that read the regions of a detector instead of an image are in `regions`.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ from torch import Tensor
 from cache_schema import (
     BackboneSpec,
     FeatureBatch,
-    Ragged,
     RowLayout,
     StreamBatch,
     StreamSpec,
@@ -36,7 +34,7 @@ from .errors import UnsupportedBackboneError
 from .fitted import FittedRecipe, fitted_recipe
 from .layers import choose_layers
 from .loading import load_model, load_tokenizer
-from .packing import pack_layers, pad_ids
+from .packing import pack_layers, pad_ids, side_by_side
 from .processor import read_processor
 from .resolve import ResolvedBackbone
 from .shared_images import images_of, measure_shared, read_shared
@@ -153,11 +151,11 @@ class JointEncoder:
     ) -> FeatureBatch:
         """The hidden states of these samples: of each its text's tokens, then its image's."""
         rows = np.asarray(indices, dtype=np.int64)
-        ids = _ragged(prepared, TOKEN_IDS).take(rows)
+        ids = prepared.ragged(TOKEN_IDS).take(rows)
         text = RowLayout.from_lengths(ids.lengths)
         segments = torch.zeros(text.num_samples, text.max_length, dtype=torch.int64)
         if SEGMENT_IDS in prepared.inputs:
-            segments = pad_ids(_ragged(prepared, SEGMENT_IDS).take(rows), text, 0)
+            segments = pad_ids(prepared.ragged(SEGMENT_IDS).take(rows), text, 0)
         images = self._embed(prepared, rows)
         states = self._states(
             pad_ids(ids, text, self._pad_id).to(self.device),
@@ -167,7 +165,7 @@ class JointEncoder:
         )
         counts = np.array([len(image) for image in images])
         layout = RowLayout.from_lengths(ids.lengths + counts)
-        places = _places(text, counts, self.device)
+        places = side_by_side(text, counts).to(self.device)
         values = pack_layers([states[at] for at in self._kept], places, dtype)
         stream = StreamBatch(values, layout.to(self.device))
         return FeatureBatch({TOKENS: stream}, torch.from_numpy(rows).to(self.device))
@@ -242,22 +240,3 @@ def load(
         },
         pad_id=int(tokenizer.pad_token_id or 0),
     )
-
-
-def _ragged(prepared: Prepared, name: str) -> Ragged:
-    column = prepared.inputs[name]
-    assert isinstance(column, Ragged)
-    return column
-
-
-def _places(text: RowLayout, image_counts: np.ndarray, device: torch.device) -> RowLayout:
-    """Where the rows of each sample lie in (B, T + P): text from the left, image from T on."""
-    width = text.max_length + int(image_counts.max())
-    positions = [
-        at * width + np.concatenate([np.arange(words), text.max_length + np.arange(patches)])
-        for at, (words, patches) in enumerate(
-            zip(text.lengths.tolist(), image_counts.tolist(), strict=True)
-        )
-    ]
-    lengths = text.lengths + torch.from_numpy(image_counts)
-    return RowLayout(lengths, width, torch.from_numpy(np.concatenate(positions))).to(device)

@@ -1,6 +1,7 @@
 """From the padded states of a model to packed rows, and from ragged inputs to padded ones.
 
-B samples, T positions of the longest, N packed rows, L layers, D width, H height, W width of a map.
+B samples, T positions of the longest, S other positions beside them, N packed rows, L layers,
+D width, H height, W width of a map.
 """
 
 from __future__ import annotations
@@ -36,6 +37,24 @@ def pad_ids(ids: Ragged, layout: RowLayout, fill: int) -> Tensor:
     grid = np.full(layout.num_samples * layout.max_length, fill, dtype=np.int64)
     grid[layout.positions.numpy()] = ids.values
     return torch.from_numpy(grid.reshape(layout.num_samples, layout.max_length))
+
+
+def side_by_side(text: RowLayout, counts: np.ndarray) -> RowLayout:
+    """Where the rows of each sample lie in (B, T + S): text from the left, others from T on.
+
+    Args:
+        text: The texts, the longest of which has T tokens.
+        counts: (B,) int64, the other rows of each sample, at most S.
+    """
+    width = text.max_length + int(counts.max())
+    positions = [
+        at * width + np.concatenate([np.arange(words), text.max_length + np.arange(others)])
+        for at, (words, others) in enumerate(
+            zip(text.lengths.tolist(), counts.tolist(), strict=True)
+        )
+    ]
+    lengths = text.lengths + torch.from_numpy(counts)
+    return RowLayout(lengths, width, torch.from_numpy(np.concatenate(positions)))
 
 
 def rows_of_map(map_BDHW: Tensor) -> Tensor:

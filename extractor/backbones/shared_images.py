@@ -17,6 +17,7 @@ from cache_schema import Ragged
 from ..media import ImageSource, image_size, read_all
 from .base import Sample
 from .images import image_of
+from .sharing import first_of_each
 
 PIXELS, PIXEL_SIZES, IMAGE_NUMBER = "pixels", "pixel_sizes", "image_number"
 
@@ -101,16 +102,11 @@ def images_of(
 
 def _distinct(samples: Sequence[Sample]) -> tuple[list[int], list[int]]:
     """The first sample of every different image, and for each sample its place among those."""
-    first: dict[object, int] = {}
-    places = []
-    for at, sample in enumerate(samples):
-        view = sample.get("view", 0)
-        key = (image_of(sample, at), view, sample.get("id") if view else None)
-        places.append(first.setdefault(key, len(first)))
-    starts = [-1] * len(first)
-    for at, place in reversed(list(enumerate(places))):
-        starts[place] = at
-    return starts, places
+    views = [sample.get("view", 0) for sample in samples]
+    return first_of_each(
+        (image_of(sample, at), view, sample.get("id") if view else None)
+        for at, (sample, view) in enumerate(zip(samples, views, strict=True))
+    )
 
 
 def normalised(
