@@ -1,10 +1,10 @@
-"""What the cells of a column look like: texts, lists of texts, images or videos."""
+"""What the cells of a column look like: texts, lists of texts, images, videos or regions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import datasets
 import pyarrow as pa
@@ -19,6 +19,10 @@ _ROWS_TO_TELL = 1000
 _NUMBER_CELL = r"^\s*([+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?)?\s*$"
 
 
+MediaRole = Literal["image", "video", "regions"]
+MEDIA_ROLES: tuple[MediaRole, ...] = get_args(MediaRole)
+
+
 @dataclass(frozen=True)
 class ColumnFacts:
     """What a column may be, judged by its type and its first rows.
@@ -26,23 +30,23 @@ class ColumnFacts:
     Attributes:
         is_text: Strings, not all of which are numbers.
         is_text_list: Lists of such strings.
-        media: `image` or `video` where the cells are encoded ones, or paths that end like them;
-            a list of images is a `video`.
+        media: `image`, `video` or `regions` where the cells are encoded ones, or paths that end
+            like them; a list of images is a `video`, and bytes alone pass for an `image`.
         is_encoded: Whether the cells hold the bytes themselves.
     """
 
     is_text: bool = False
     is_text_list: bool = False
-    media: Literal["image", "video"] | None = None
+    media: MediaRole | None = None
     is_encoded: bool = False
 
     @property
     def is_media(self) -> bool:
-        """Whether it holds images or videos, whoever reads them."""
+        """Whether it holds images, videos or regions, whoever reads them."""
         return self.media is not None
 
     def could_be(self, role: str) -> bool:
-        """Whether a column whose name says so could hold images, or videos."""
+        """Whether a column whose name says so could hold images, videos or regions."""
         if self.media is not None or self.is_encoded:
             return self.media == role
         return self.is_text or (role == "video" and self.is_text_list)
@@ -98,11 +102,10 @@ def _facts(column: pa.Array) -> ColumnFacts:
     return ColumnFacts(is_text=is_text, media=_media_paths(words) if is_text else None)
 
 
-def _media_paths(words: pa.LargeStringArray) -> Literal["image", "video"] | None:
+def _media_paths(words: pa.LargeStringArray) -> MediaRole | None:
     """What most of the cells are paths of."""
     filled = [word.lower() for word in words.drop_null().to_pylist() if word.strip()]
-    if sum(word.endswith(suffixes("image")) for word in filled) * 2 > len(filled):
-        return "image"
-    if sum(word.endswith(suffixes("video")) for word in filled) * 2 > len(filled):
-        return "video"
+    for role in MEDIA_ROLES:
+        if sum(word.endswith(suffixes(role)) for word in filled) * 2 > len(filled):
+            return role
     return None

@@ -36,6 +36,10 @@ _MEDIA_NAMES = {
         "video", "video_path", "video_file", "clip", "frames", "file_name", "filename",
         "file_path", "filepath", "path", "file",
     ),
+    "regions": (
+        "regions", "region_features", "regions_path", "regions_file", "features", "npz",
+        "file_name", "filename", "file_path", "filepath", "path", "file",
+    ),
 }  # fmt: skip
 _TARGET_NAMES = (
     "label", "labels", "target", "targets", "class", "category", "sentiment", "topic", "intent",
@@ -49,7 +53,7 @@ class Columns:
     """The columns to read.
 
     Attributes:
-        inputs: Role (`text`, `text_pair`, `image`, `video`) to column.
+        inputs: Role (`text`, `text_pair`, `image`, `video`, `regions`) to column.
         targets: To keep beside the hidden states.
         keys: To keep beside them as names.
         notes: In words, how those were found that the user did not name.
@@ -109,6 +113,7 @@ def _refuse_wrong_names(config: DataConfig, columns: Sequence[str]) -> None:
         ("--text-pair-column", config.text_pair_column, "text"),
         ("--image-column", config.image_column, "image"),
         ("--video-column", config.video_column, "video"),
+        ("--regions-column", config.regions_column, "regions"),
         *(("--target", target, None) for target in config.targets),
         *(("--key", key, None) for key in config.keys),
     ]
@@ -138,10 +143,16 @@ def _media(
     facts: Mapping[str, ColumnFacts],
     notes: list[str],
 ) -> str:
-    """The column of the images or videos."""
-    chosen = config.image_column if role == "image" else config.video_column
+    """The column of the images, videos or regions."""
+    named_by_user = {
+        "image": config.image_column,
+        "video": config.video_column,
+        "regions": config.regions_column,
+    }
+    chosen = named_by_user[role]
     if chosen is not None:
         return chosen
+    several = role if role == "regions" else f"{role}s"
     free = [
         c for c in columns
         if c not in (*config.targets, config.text_column, config.text_pair_column)
@@ -154,12 +165,12 @@ def _media(
         return named[0]
     left = [c for c in free if facts[c].media == role]
     if len(left) == 1:
-        notes.append(f"{role}: column {left[0]!r}, the only one with {role}s")
+        notes.append(f"{role}: column {left[0]!r}, the only one with {several}")
         return left[0]
-    found = f"{named or left!r} could all be it" if named or left else f"none looks like {role}s"
+    found = f"{named or left!r} could all be it" if named or left else f"none looks like {several}"
     raise MissingColumnError(
-        f"--data: which column is the {role} cannot be told, {found} among {list(columns)!r}. "
-        f"Say it with --{role}-column.{_separator_hint(columns)}"
+        f"--data: which column holds the {several} cannot be told, {found} among "
+        f"{list(columns)!r}. Say it with --{role}-column.{_separator_hint(columns)}"
     )
 
 

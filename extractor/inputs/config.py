@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 OnError = Literal["fail", "skip"]
-Role = Literal["text", "image", "video"]
+Role = Literal["text", "image", "video", "regions"]
 
 
 class DataConfig(BaseModel):
@@ -34,6 +34,9 @@ class DataConfig(BaseModel):
     )
     video_column: str | None = Field(
         default=None, description="paths of videos, or lists of frames; null to guess by name"
+    )
+    regions_column: str | None = Field(
+        default=None, description="paths of .npz files of regions; null to guess by name"
     )
     targets: tuple[str, ...] = Field(
         default=(), description="columns to keep beside the hidden states; empty to guess by name"

@@ -21,11 +21,12 @@ _SUFFIXES = {
         ".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp",
         ".ogv",
     ),
+    "regions": (".npz",),
 }  # fmt: skip
 
 
 def suffixes(role: str) -> tuple[str, ...]:
-    """Endings, in lower case, of the files of images or of videos."""
+    """Endings, in lower case, of the files of images, videos or regions."""
     return _SUFFIXES[role]
 
 

@@ -119,8 +119,8 @@ def data_stamp(config: DataConfig) -> dict[str, JsonValue]:
     """Path, size and time of change of every file: equal stamps mean that nothing was touched.
 
     A hub data set is stamped by its commit, which is asked for over the network, and by null
-    where there is none, because then only the local hub cache can be read. Images and videos
-    need a look at the rows, which name them; `media` is the sha256 of all their stamps.
+    where there is none, because then only the local hub cache can be read. Images, videos and
+    regions need a look at the rows, which name them; `media` is the sha256 of all their stamps.
     """
     stamp: dict[str, JsonValue] = {}
     if config.reads != ("text",):

@@ -1,4 +1,4 @@
-"""Columns of images and videos: where each one is, which rows share one, and what is in it.
+"""Columns of images, videos and regions: where each is, which rows share one, what is in it.
 
 A cell is a path, encoded bytes, a struct of both (as `datasets` has it), or a list of those.
 """
@@ -64,7 +64,7 @@ def media_cells(column: pa.Array, name: str, root: Path | None) -> list[Media | 
 
 
 class MediaIndex:
-    """The images or videos of all samples, each file once however many samples share it."""
+    """The images, videos or regions of all samples, each file once for all that share it."""
 
     def __init__(self) -> None:
         self._codes: dict[str, list[int]] = {}

@@ -85,7 +85,7 @@ def open_data(config: DataConfig) -> SampleSource:
 
 
 def media_stamp(config: DataConfig) -> str:
-    """sha256 of path, size and time of change of every image or video that the rows name."""
+    """sha256 of path, size and time of change of every file that a row names as its input."""
     media = _open(config).check(config.model_copy(update={"on_error": "skip"})).media
     assert media is not None
     return media.stamp()

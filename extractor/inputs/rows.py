@@ -24,7 +24,7 @@ from .texts import TextHash, as_texts, is_blank, is_list, joined, list_lengths, 
 # Rows looked at together: some megabytes, also of encoded images.
 _ROWS_AT_ONCE = 8192
 _ENCODED_ROWS_AT_ONCE = 64
-_ONE_OF = {"text": "a text", "image": "an image", "video": "a video"}
+_ONE_OF = {"text": "a text", "image": "an image", "video": "a video", "regions": "regions"}
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class CheckedRows:
         splits: Split to its samples.
         skipped: What was left out.
         texts: sha256 of all texts, one for each text column, joined by `+`.
-        media: The images or videos; None where only texts are read.
+        media: The images, videos or regions; None where only texts are read.
     """
 
     splits: dict[str, Rows]
@@ -79,7 +79,7 @@ def check_rows(
     roots: Mapping[str, Path | None],
     on_error: OnError,
 ) -> CheckedRows:
-    """Look at every cell of the inputs; files of images and videos are not opened.
+    """Look at every cell of the inputs; files of images, videos and regions are not opened.
 
     Args:
         loaded: Splits, in arrow format.

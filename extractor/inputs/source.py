@@ -28,15 +28,15 @@ class SampleSource:
 
     Attributes:
         splits: Split name to its number of samples; train, validation, test first.
-        inputs: Role (`text`, `text_pair`, `image`, `video`) to the column it is read from.
+        inputs: Role (`text`, `text_pair`, `image`, ...) to the column it is read from.
         targets: Target columns, keys among them, each with one value per sample and split.
         notes: What was guessed or decided, in words, one line each.
-        rows_identity: What determines the samples but the contents of images and videos.
+        rows_identity: What determines the samples but the contents of files that they name.
         skipped: Rows without a usable input.
         tables: Split to its rows, of which only the inputs are read.
         rows: Split to the rows that are samples.
         roots: Split to the folder of its relative paths.
-        media: Where the images or videos are; None where only texts are read.
+        media: Where the images, videos or regions are; None where only texts are read.
     """
 
     splits: dict[str, int]
@@ -59,9 +59,9 @@ class SampleSource:
     def identity(self) -> dict[str, JsonValue]:
         """What determines the samples, for a cache's fingerprint.
 
-        Every file of an image or a video is read for it, unless `media.read` has done so: size
-        and time of change do not tell a file from another that was put in its place, and reading
-        costs little beside decoding.
+        Every file of an image, a video or regions is read for it, unless `media.read` has done
+        so: size and time of change do not tell a file from another that was put in its place, and
+        reading costs little beside decoding.
         """
         if self.media is None:
             return self.rows_identity
@@ -87,7 +87,7 @@ class SampleSource:
         if parts is not None:
             columns["part"] = parts[start:stop].tolist()
         for role, name in self.inputs.items():
-            if role in ("image", "video"):
+            if not role.startswith("text"):
                 columns[role] = self._media(split, table.column(name), name, places)
                 continue
             column = joined(table.column(name))
