@@ -30,6 +30,10 @@ VideoColumn = Annotated[
     str | None,
     typer.Option(metavar="COLUMN", help="Column with paths of videos, or lists of frames."),
 ]
+RegionsColumn = Annotated[
+    str | None,
+    typer.Option(metavar="COLUMN", help="Column with .npz files of an image's regions."),
+]
 MediaRoot = Annotated[
     str | None,
     typer.Option(metavar="FOLDER", help="Folder of relative paths; that of the data file."),

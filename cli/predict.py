@@ -16,6 +16,7 @@ from .options import (
     MediaRoot,
     OnError,
     Quiet,
+    RegionsColumn,
     RunOption,
     TextColumn,
     TextPairColumn,
@@ -67,6 +68,7 @@ def predict(
     text_pair_column: TextPairColumn = None,
     image_column: ImageColumn = None,
     video_column: VideoColumn = None,
+    regions_column: RegionsColumn = None,
     media_root: MediaRoot = None,
     on_error: OnError = "fail",
     device: Device = "auto",
@@ -111,6 +113,7 @@ def predict(
         columns = {
             "image_column": image_column,
             "video_column": video_column,
+            "regions_column": regions_column,
             "media_root": media_root,
         }
         predicted = unipt.predict(

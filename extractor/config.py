@@ -49,6 +49,9 @@ class ExtractConfig(BaseModel):
     text_pair_column: str | None = Field(default=None, description="second text of a pair")
     image_column: str | None = Field(default=None, description="guessed where unambiguous")
     video_column: str | None = Field(default=None, description="guessed where unambiguous")
+    regions_column: str | None = Field(
+        default=None, description=".npz files of regions; guessed where unambiguous"
+    )
     media_root: str | None = Field(
         default=None, description="folder of relative paths; null for that of the data file"
     )
@@ -113,6 +116,7 @@ class ExtractConfig(BaseModel):
             text_pair_column=self.text_pair_column,
             image_column=self.image_column,
             video_column=self.video_column,
+            regions_column=self.regions_column,
             media_root=self.media_root,
             targets=self.targets,
             keys=self.keys,

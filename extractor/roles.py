@@ -14,12 +14,12 @@ def roles_read(config: BackboneConfig) -> tuple[Role, ...]:
             although those were asked for.
     """
     modality = modality_read(config)
-    if modality == "text":
+    if modality in ("text", "regions+text"):
         if config.frames is not None:
             raise BackboneError(
-                f"{config.name}: --frames is {config.frames}, but it reads text. Leave it out, or "
-                "choose a backbone that reads images."
+                f"{config.name}: --frames is {config.frames}, but it reads {modality}. Leave it "
+                "out, or choose a backbone that reads images."
             )
-        return ("text",)
+        return ("text",) if modality == "text" else ("regions", "text")
     seen: Role = "image" if config.frames is None else "video"
     return (seen,) if modality == "image" else (seen, "text")

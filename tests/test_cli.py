@@ -30,15 +30,15 @@ Run = Callable[..., Outcome]
 FLAGS = {
     "run": "NAME --file --list --set --quiet --json",
     "extract": "--backbone --data --revision --split --modality --text-column "
-    "--text-pair-column --image-column --video-column --frames --image-size --media-root --views "
-    "--target --key --cache --layers --precision --encoding --max-length --align "
-    "--device --batch-size --on-error --trust-remote-code --dry-run --quiet --json",
+    "--text-pair-column --image-column --video-column --regions-column --frames --image-size "
+    "--media-root --views --target --key --cache --layers --precision --encoding --max-length "
+    "--align --device --batch-size --on-error --trust-remote-code --dry-run --quiet --json",
     "fit": "--cache --task --target --network --epochs --lr --batch-size --reduction --seed "
     "--device --precision --run --set --resume --overwrite --allow-partial --quiet --json",
     "evaluate": "--run --cache --split --device --quiet --json",
     "predict": "--run SAMPLE --data --cache --split --top --out --draw --text-column "
-    "--text-pair-column --image-column --video-column --media-root --on-error --device "
-    "--batch-size --quiet --json",
+    "--text-pair-column --image-column --video-column --regions-column --media-root --on-error "
+    "--device --batch-size --quiet --json",
     "inspect": "CACHE --json",
     "verify": "CACHE --quick --quiet --json",
     "repair": "CACHE --quiet --json",

@@ -1,4 +1,4 @@
-"""Tiny random models of transformers that read images, or images and texts."""
+"""Tiny random models of transformers: of images, of texts with images or regions, of texts."""
 
 from __future__ import annotations
 
@@ -142,6 +142,36 @@ def save_tiny_vilt(folder: Path) -> Path:
     _save(transformers.AutoModel, config, folder)
     size = {"shortest_edge": SIDE}
     transformers.ViltImageProcessor(size=size, size_divisor=8, **RECIPE).save_pretrained(folder)
+    return folder
+
+
+REGION_WIDTH = 6
+REGION_ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "visual_bert": (
+        "VisualBertConfig", {"num_hidden_layers": 3, "visual_embedding_dim": REGION_WIDTH}
+    ),
+    "lxmert": (
+        "LxmertConfig",
+        {"l_layers": 3, "r_layers": 2, "x_layers": 2, "visual_feat_dim": REGION_WIDTH},
+    ),
+}  # fmt: skip
+
+
+def save_tiny_region_encoder(folder: Path, family: str, **options: Any) -> Path:
+    """Save a random VisualBERT or LXMERT that reads `REGION_WIDTH` features of each region."""
+    name, sizes = REGION_ENCODERS[family]
+    tokenizer = _train(transformers.BertTokenizer)
+    tokenizer.save_pretrained(folder)
+    config = getattr(transformers, name)(
+        hidden_size=16,
+        num_attention_heads=2,
+        intermediate_size=32,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=MAX_POSITIONS,
+        pad_token_id=tokenizer.pad_token_id,
+        **{**sizes, **options},
+    )
+    _save(transformers.AutoModel, config, folder)
     return folder
 
 

@@ -64,12 +64,13 @@ class Model:
 
         Args:
             samples: What the backbone reads: texts or pairs of texts; paths, bytes or PIL images;
-                paths of videos or lists of frames; or mappings from role to these.
+                paths of videos or lists of frames; or mappings from role to these, in which the
+                `regions` of an image are the path or the bytes of an npz file.
             batch_size: Samples per forward pass.
 
         Returns:
-            In the order of `samples`. An image or a video that cannot be read has None in every
-            column and says why in `error`.
+            In the order of `samples`. A file that cannot be read has None in every column and says
+            why in `error`.
 
         Raises:
             UserError: A sample is of the wrong kind, or a text is empty.
@@ -84,7 +85,7 @@ class Model:
     ) -> Iterator[dict[str, Any]]:
         """The prediction of each sample (by role) in order, with all columns.
 
-        Where images or videos are read, `error` says why one could not be, and its columns are
+        Where more than texts is read, `error` says why a file could not be, and its columns are
         None.
         """
         frozen = self.side(0)

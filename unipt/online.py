@@ -54,7 +54,7 @@ class FrozenSide:
 
     Attributes:
         backbone: Loaded and checked.
-        reads: Roles of its samples: `text`, `image`, `video`.
+        reads: Roles of its samples: `text`, `image`, `video`, `regions`.
 
     Raises:
         FingerprintMismatchError: The backbone is another one now; names what differs.
@@ -133,8 +133,8 @@ def sample_of(position: int, given: object, reads: Sequence[str]) -> dict[str, A
     Args:
         position: Its `id`, and its name in errors.
         given: A text or a pair of texts; a path, bytes or PIL image; a video's path or the list
-            of its frames; for several roles a mapping from role to one of these, or a tuple in
-            the order of `reads`.
+            of its frames; the path or bytes of an npz file of regions; for several roles a
+            mapping from role to one of these, or a tuple in the order of `reads`.
         reads: Roles that are needed.
 
     Raises:
@@ -176,12 +176,14 @@ def _picture(position: int, role: str, given: object) -> object:
         return given
     if role == "video" and isinstance(given, list | tuple) and given:
         return [_picture(position, "image", frame) for frame in given]
-    if isinstance(given, Image.Image):
+    if isinstance(given, Image.Image) and role != "regions":
         return _encoded(given)
-    kinds = (
-        "a path, bytes or a list of frames" if role == "video" else "a path, bytes or a PIL image"
-    )
-    raise UserError(f"{role} {position}: found {given!r}, needed {kinds}.")
+    kinds = {
+        "image": "a path, bytes or a PIL image",
+        "video": "a path, bytes or a list of frames",
+        "regions": "the path or the bytes of an npz file",
+    }
+    raise UserError(f"{role} {position}: found {given!r}, needed {kinds[role]}.")
 
 
 def _size(source: str | Path | bytes) -> np.ndarray:

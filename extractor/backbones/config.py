@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cache_schema import BackboneSpec
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-Modality = Literal["text", "image", "image+text"]
+Modality = Literal["text", "image", "image+text", "regions+text"]
 Quantize = Literal["none", "8bit", "4bit"]
 
 

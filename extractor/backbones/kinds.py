@@ -69,6 +69,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind("dual encoder", "dual", ("text", "image"), ("clip", "siglip")),
     Kind("joint encoder", "joint", ("image+text",), ("vilt",)),
+    Kind("region encoder", "regions", ("regions+text",), ("visual_bert", "lxmert")),
 )  # fmt: skip
 
 
@@ -148,6 +149,7 @@ def check_settings(kind: Kind, config: BackboneConfig, modality: Modality) -> No
         "text": {"frames": config.frames, "image size": config.image_size},
         "image": {"max length": config.max_length},
         "image+text": {"frames": config.frames},
+        "regions+text": {"frames": config.frames, "image size": config.image_size},
     }
     if config.quantize != "none" and kind.module not in _QUANTISED:
         raise BackboneError(
