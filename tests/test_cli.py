@@ -444,7 +444,12 @@ def test_a_bug_ends_with_exit_code_1_and_python_s_traceback() -> None:
 def interrupted(arguments: list[str], once: str) -> str:
     """Start `unipt ARGUMENTS`, press Ctrl-C once a file is there; the last line on stderr."""
     command = [sys.executable, "-m", "cli", *arguments]
-    started = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+    def hear_ctrl_c() -> None:
+        """Shells let what they start in the background ignore it, and so all that it starts."""
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    started = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c)
     try:
         deadline = time.monotonic() + 60
         while not list(Path().glob(once)) and time.monotonic() < deadline:
