@@ -34,12 +34,13 @@ from .errors import UnsupportedBackboneError
 from .fitted import FittedRecipe, fitted_recipe
 from .layers import choose_layers
 from .loading import load_model, load_tokenizer
-from .packing import pack_layers, pad_ids, side_by_side
+from .packing import pack_layers, side_by_side
+from .padded_text import pad_text
 from .processor import read_processor
 from .resolve import ResolvedBackbone
 from .shared_images import images_of, measure_shared, read_shared
 from .text import make_stream, max_length, probe_ids, text_identity, text_spec, uses_segments
-from .text_model import SEGMENT_IDS, TOKEN_IDS, TOKENS, layer_identity
+from .text_model import TOKEN_IDS, TOKENS, layer_identity
 from .tokenizer import TextTokenizer
 from .watching import describe_layers, watch
 
@@ -151,22 +152,13 @@ class JointEncoder:
     ) -> FeatureBatch:
         """The hidden states of these samples: of each its text's tokens, then its image's."""
         rows = np.asarray(indices, dtype=np.int64)
-        ids = prepared.ragged(TOKEN_IDS).take(rows)
-        text = RowLayout.from_lengths(ids.lengths)
-        segments = torch.zeros(text.num_samples, text.max_length, dtype=torch.int64)
-        if SEGMENT_IDS in prepared.inputs:
-            segments = pad_ids(prepared.ragged(SEGMENT_IDS).take(rows), text, 0)
+        text = pad_text(prepared, rows, self._pad_id, self.device)
         images = self._embed(prepared, rows)
-        states = self._states(
-            pad_ids(ids, text, self._pad_id).to(self.device),
-            segments.to(self.device),
-            text.mask().long().to(self.device),
-            images,
-        )
+        states = self._states(text.ids, text.segments, text.mask, images)
         counts = np.array([len(image) for image in images])
-        layout = RowLayout.from_lengths(ids.lengths + counts)
-        places = side_by_side(text, counts).to(self.device)
-        values = pack_layers([states[at] for at in self._kept], places, dtype)
+        places = side_by_side(text.layout, counts)
+        layout = RowLayout.from_lengths(places.lengths)
+        values = pack_layers([states[at] for at in self._kept], places.to(self.device), dtype)
         stream = StreamBatch(values, layout.to(self.device))
         return FeatureBatch({TOKENS: stream}, torch.from_numpy(rows).to(self.device))
 

@@ -34,11 +34,12 @@ from .device import pick_device, resolve_precision
 from .errors import UnsupportedBackboneError
 from .layers import choose_layers
 from .loading import load_model, load_tokenizer
-from .packing import pack_layers, pad_ids, side_by_side
+from .packing import pack_layers, side_by_side
+from .padded_text import PaddedText, pad_text
 from .resolve import ResolvedBackbone
 from .shared_regions import PaddedRegions, measure_regions, pad_regions, read_regions
 from .text import make_stream, max_length, probe_ids, text_identity, text_spec, uses_segments
-from .text_model import SEGMENT_IDS, TOKEN_IDS, TOKENS, layer_identity
+from .text_model import TOKEN_IDS, TOKENS, layer_identity
 from .tokenizer import TextTokenizer
 from .watching import describe_layers, watch
 
@@ -46,15 +47,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 TEXT, REGIONS = "text", "regions"
-
-
-@dataclass(frozen=True, eq=False)
-class PaddedText:
-    """Texts as a model takes them: (B, T) int64 each, the mask 1 where a token is real."""
-
-    ids: Tensor
-    segments: Tensor
-    mask: Tensor
 
 
 class RegionForward(Protocol):
@@ -177,22 +169,13 @@ class RegionEncoder:
     ) -> FeatureBatch:
         """The hidden states of these samples, packed (N, L, D)."""
         rows = np.asarray(indices, dtype=np.int64)
-        ids = prepared.ragged(TOKEN_IDS).take(rows)
-        words = RowLayout.from_lengths(ids.lengths)
-        segments = torch.zeros(words.num_samples, words.max_length, dtype=torch.int64)
-        if SEGMENT_IDS in prepared.inputs:
-            segments = pad_ids(prepared.ragged(SEGMENT_IDS).take(rows), words, 0)
-        text = PaddedText(
-            pad_ids(ids, words, self._pad_id).to(self.device),
-            segments.to(self.device),
-            words.mask().long().to(self.device),
-        )
+        text = pad_text(prepared, rows, self._pad_id, self.device)
         regions = pad_regions(prepared, rows, self._weight)
         states = self._forward(text, regions)
         streams = {}
         for name, kept in self._kept.items():
             layout = RowLayout.from_lengths(prepared.lengths[name][rows])
-            places = side_by_side(words, regions.counts) if name == TOKENS else layout
+            places = side_by_side(text.layout, regions.counts) if name == TOKENS else layout
             found = [states[name][at] for at in kept]
             values = pack_layers(found, places.to(self.device), dtype)
             streams[name] = StreamBatch(values, layout.to(self.device))
@@ -275,7 +258,8 @@ def _forward(name: str, model: PreTrainedModel) -> tuple[RegionForward, RegionRe
 
 
 def _whole_text(ids_1T: Tensor) -> PaddedText:
-    return PaddedText(ids_1T, torch.zeros_like(ids_1T), torch.ones_like(ids_1T))
+    layout = RowLayout.from_lengths([ids_1T.shape[1]])
+    return PaddedText(ids_1T, torch.zeros_like(ids_1T), torch.ones_like(ids_1T), layout)
 
 
 def _whole_regions(recipe: RegionRecipe, *, like: Tensor) -> PaddedRegions:

@@ -15,7 +15,6 @@ from cache_schema import (
     BackboneSpec,
     FeatureBatch,
     LayerSpec,
-    Ragged,
     RowLayout,
     StreamBatch,
     StreamSpec,
@@ -111,8 +110,7 @@ class MDETRBackbone:
     ) -> FeatureBatch:
         """The hidden states of these samples, packed (N, L, D)."""
         rows = np.asarray(indices, dtype=np.int64)
-        ids = prepared.inputs[TOKEN_IDS]
-        assert isinstance(ids, Ragged)
+        ids = prepared.ragged(TOKEN_IDS)
         words = RowLayout.from_lengths(ids.lengths[rows])
         images, image_of = images_of(prepared.inputs, rows)
         sizes = self._network.config
