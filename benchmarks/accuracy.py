@@ -21,20 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from contest import Contestant
 from real_data import add_options, backbone_folders, make_cache
 from report import Figure, parser, show
 
 from cache_schema import FeatureCache
 from trainer import FitConfig, evaluate, fit
-
-
-@dataclass(frozen=True)
-class Contestant:
-    """A side network and what training it takes; searched on validation samples only."""
-
-    network: Mapping[str, Any]
-    epochs: int
-    rates: tuple[float, float, float]
 
 
 @dataclass(frozen=True)
