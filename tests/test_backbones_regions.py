@@ -375,7 +375,7 @@ def data(tmp_path: Path) -> Path:
         arrays = regions(2 + image % 3, image)
         arrays["features"] += 3 if image % 2 else -3
         np.savez(tmp_path / "boxes" / f"{image}.npz", **arrays)
-    for split in ("train", "test"):
+    for split in ("train", "validation", "test"):
         rows = [
             {
                 "question": question(row),
@@ -397,11 +397,13 @@ def question(row: int) -> str:
 def extract(backbone: Path, data: Path, **settings: Any) -> Any:
     asked = {"cache": data / "cache.zarr", "encoding": "float32", "device": "cpu", **settings}
     return unipt.extract(
-        str(backbone), [f"{split}={data / split}.jsonl" for split in ("train", "test")], **asked
+        str(backbone),
+        [f"{split}={data / split}.jsonl" for split in ("train", "validation", "test")],
+        **asked,
     )
 
 
-# Epochs, learning rate and the network, with which every one of six seeds answers all questions.
+# Epochs, learning rate and the network.
 NETWORKS = {
     "visual_bert": (30, 0.005, ()),
     "lxmert": (10, 0.02, ("network.structure=encoder-decoder",)),
@@ -468,7 +470,7 @@ def test_skipped_files_leave_all_other_rows_their_numbers(backbones, data) -> No
 
     report = extract(backbones["lxmert"], data, on_error="skip")
 
-    assert report.num_unreadable == 2 * NUM / 6
+    assert report.num_unreadable == 3 * NUM / 6
     cache = FeatureCache.open(report.cache)
     found = cache.gather(cache.split("train"))
     assert found.sample_ids.tolist() == [row for row in range(NUM) if row % 6 != 1]
