@@ -1,13 +1,17 @@
-"""Questions about images: a small CLIP-ViL, trained on half of the answers, then adapted.
+"""Questions about images: a small VisualBERT, trained on half of the answers, then adapted.
 
-No pretrained model that reads images and texts together can be had offline. So a small CLIP-ViL is
-trained in full on the questions that half of the answers belong to, and frozen; the questions of
-the other half are extracted, and UniPT and the answer head alone are trained on that cache.
---data names a folder with train.jsonl and test.jsonl whose rows have `question`, `answer` and
-`image`, such as easy-VQA's.
+No pretrained model that reads images and texts together can be had offline. So a frozen ViT makes a
+grid of each image, a small VisualBERT over those grids and MiniLM's words is trained in full on the
+questions that half of the answers belong to, and frozen; the questions of the other half are
+extracted, and UniPT and the answer head alone are trained on that cache.
 Targets, on average over 3 seeds: UniPT above the answer head alone, and above 65 %, which is what
 the whole of easy-VQA gives to its best text-only guess. That guess is computed for the adapted
 half too: of each question its most frequent answer in training.
+
+    python benchmarks/question_answering.py --data DIR --weights VIT.safetensors
+
+DIR has train.jsonl and test.jsonl whose rows have `question`, `answer` and `image`, such as
+easy-VQA's.
 """
 
 from __future__ import annotations
@@ -22,8 +26,9 @@ from pathlib import Path
 from typing import Any
 
 from contest import Contestant, figures, scores
+from real_data import backbone_folders
 from report import Figure, parser, show
-from small_clip_vil import Recipe, Trainer
+from small_visualbert import Grids, Recipe, Trainer
 
 from cache_schema import FeatureCache
 from extractor import ExtractConfig, extract
@@ -38,20 +43,19 @@ TEXT_ONLY = 65.0  # percent; the target that the data set as a whole sets
 def main() -> int:
     options = parser(__doc__)
     options.add_argument("--data", required=True, type=Path, help="folder of questions")
-    options.add_argument("--backbone", type=Path, help="keep the CLIP-ViL here, or reuse it")
+    options.add_argument("--weights", required=True, metavar="FILE", help="the ViT's safetensors")
     options.add_argument("--seeds", type=int, default=3)
     options.add_argument("--only", choices=sorted(CONTESTANTS), help="one network")
     args = options.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        rows = {split: read(args.data, split) for split in ("train", "test")}
+        (vit,) = backbone_folders([args.weights], folder / "backbones").values()
+        rows = read(args.data, Grids(Path(vit), folder / "grids"))
         answers = sorted({row["answer"] for row in rows["train"]})
         known, new = answers[::2], answers[1::2]
-        backbone = args.backbone or folder / "clip-vil"
+        backbone = folder / "visualbert"
         own = {split: of(known, rows[split]) for split in rows}
-        shown = []
-        if not (backbone / "config.json").exists():
-            shown += train(known, own["train"], own["test"], backbone)
+        shown = train(known, own["train"], own["test"], backbone)
         adapted = {split: of(new, rows[split]) for split in rows}
         cache = adaptation_cache(adapted, backbone, folder)
         guesses = [
@@ -79,17 +83,25 @@ def main() -> int:
     return 0
 
 
-def read(data: Path, split: str) -> list[dict[str, Any]]:
-    """Rows as extraction wants them."""
-    rows = [json.loads(line) for line in (data / f"{split}.jsonl").read_text().splitlines()]
-    return [
-        {
-            "text": row["question"],
-            "image": str((data / row["image"]).resolve()),
-            "answer": row["answer"],
-        }
-        for row in rows
-    ]
+def read(data: Path, grids: Grids) -> dict[str, list[dict[str, Any]]]:
+    """Rows of both splits as extraction wants them."""
+    found = {
+        split: [json.loads(line) for line in (data / f"{split}.jsonl").read_text().splitlines()]
+        for split in ("train", "test")
+    }
+    images = sorted({row["image"] for rows in found.values() for row in rows})
+    files = dict(zip(images, grids.write([str(data / image) for image in images]), strict=True))
+    return {
+        split: [
+            {
+                "text": row["question"],
+                "regions": files[row["image"]],
+                "answer": row["answer"],
+            }
+            for row in rows
+        ]
+        for split, rows in found.items()
+    }
 
 
 def of(answers: Sequence[str], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -126,6 +138,7 @@ def adaptation_cache(
         backbone=str(backbone),
         data=(str(data),),
         text_column="text",
+        regions_column="regions",
         targets=("answer",),
         cache=str(folder / "cache"),
     )
