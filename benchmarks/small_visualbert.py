@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from extractor import BackboneConfig, resolve_backbone
+from extractor.media import load_image
 from trainer.heads import AnswerHead
 
 SIDE = 96  # pixels; six by six patches of 16
@@ -78,8 +79,7 @@ class Grids:
         return files
 
     def _pixels(self, image: str) -> Tensor:
-        with Image.open(image) as opened:
-            resized = opened.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+        resized = load_image(image).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
         values = torch.from_numpy(np.array(resized)).permute(2, 0, 1) / 255
         return (values - self._mean) / self._std
 
@@ -190,11 +190,10 @@ class Trainer:
             right += int((self.logits(data, chosen).argmax(1) == data.answers[chosen]).sum())
         return right / len(data)
 
-    def save(self, folder: Path) -> Path:
+    def save(self, folder: Path) -> None:
         """A folder for `--backbone`."""
         self.network.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
-        return folder
 
     def _build(self, data: Questions) -> None:
         from transformers import VisualBertConfig, VisualBertModel
