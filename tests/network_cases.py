@@ -112,6 +112,11 @@ def _frames(length: int, generator: torch.Generator) -> Sample:
     return {"tokens": Rows(values, (length, 5)), "embedding": Rows(embeddings)}
 
 
+def _frame_tokens(length: int, generator: torch.Generator) -> Sample:
+    """The same without embeddings."""
+    return {"tokens": _frames(length, generator)["tokens"]}
+
+
 def _maps(length: int, generator: torch.Generator) -> Sample:
     """Three maps; the last has `length` columns; regions overlap and are unequally large."""
     sizes = {"stage1": (7, 2 * length + 3), "stage2": (5, length + 1), "stage3": (2, length)}
@@ -131,6 +136,7 @@ def _encoder_decoder(length: int, generator: torch.Generator) -> Sample:
 
 TOKENS = (stream("tokens", WIDTH, LAYERS),)
 EMBEDDED = (*TOKENS, stream("embedding", EMBEDDING, 1))
+FRAME_TOKENS = (stream("tokens", WIDTH, LAYERS, ("frames", "tokens")),)
 MAPS = tuple(
     stream(name, width, 1, ("height", "width"))
     for name, width in (("stage1", 6), ("stage2", 8), ("stage3", WIDTH))
@@ -145,6 +151,9 @@ CASES: dict[str, Case] = {
     "mean regions": Case(UniPTConfig(preset="vse-image", regions="mean"), MAPS, _maps),
     "clip4clip text": Case(UniPTConfig(preset="clip4clip", shortcut="last"), EMBEDDED, _embedded),
     "clip4clip frames": Case(UniPTConfig(preset="clip4clip"), EMBEDDED, _frames),
+    "class token": Case(UniPTConfig(preset="clip4clip"), TOKENS, _tokens),
+    "last token": Case(UniPTConfig(preset="clip4clip", shortcut="last"), TOKENS, _tokens),
+    "class tokens of frames": Case(UniPTConfig(preset="clip4clip"), FRAME_TOKENS, _frame_tokens),
     "mdetr": Case(UniPTConfig(preset="mdetr", layers=(0, 1, 2)), PAIR, _encoder_decoder),
     "bottleneck": Case(UniPTConfig(interaction="none"), TOKENS, _tokens),
     "unguided": Case(UniPTConfig(interaction="self"), TOKENS, _tokens),

@@ -10,9 +10,11 @@ import torch
 from network_cases import (
     CASES,
     EMBEDDED,
+    FRAME_TOKENS,
     MAPS,
     PAIR,
     TOKENS,
+    WIDTH,
     Case,
     Rows,
     Sample,
@@ -120,7 +122,7 @@ def test_options_that_cannot_take_effect_are_refused(
         (UniPTConfig(reduction=32), TOKENS, "reduced width of 0"),
         (UniPTConfig(interaction="multi-head", heads=3), TOKENS, "multiple of the heads"),
         (UniPTConfig(preset="clip4clip", width=20), EMBEDDED, "width is 20.*12"),
-        (UniPTConfig(preset="clip4clip"), TOKENS, "at least one"),
+        (UniPTConfig(preset="clip4clip"), MAPS[:1], "only the stream 'stage1'.*height x width"),
         (UniPTConfig(preset="vse-image"), TOKENS, "height, width"),
         (UniPTConfig(preset="mdetr", layers=()), TOKENS, "needed two"),
         (UniPTConfig(preset="mdetr"), PAIR, r"needed \[3, 5\]"),
@@ -177,6 +179,55 @@ def test_frames_that_do_not_share_the_tokens_evenly_are_refused() -> None:
 
     with pytest.raises(IncompatibleNetworkError, match="14 rows for 3 projected embeddings"):
         case.network()(collate([video]))
+
+
+@pytest.mark.parametrize(("shortcut", "row"), [("first", 0), ("last", -1)])
+def test_without_embeddings_one_token_of_the_last_layer_stands_for_the_sample(
+    shortcut: str, row: int
+) -> None:
+    """A ViT or BERT alone is read as if that token had been stored as an embedding."""
+    config = UniPTConfig(preset="clip4clip", shortcut=shortcut)
+    samples = CASES["vse-text"].samples([4, 1, 3])
+    stored = [
+        {**sample, "embedding": Rows(sample["tokens"].values[[row], -1:])} for sample in samples
+    ]
+
+    torch.manual_seed(0)
+    alone = build_network(config, TOKENS)
+    torch.manual_seed(0)
+    beside = build_network(config, (*TOKENS, stream("embedding", WIDTH, 1)))
+
+    torch.testing.assert_close(alone(collate(samples)).rows, beside(collate(stored)).rows)
+
+
+@pytest.mark.parametrize("shortcut", ["first", "last"])
+def test_the_class_token_of_each_frame_reads_that_frame(shortcut: str) -> None:
+    """Videos of three frames and of one give the rows of four images, grouped by video."""
+    config = UniPTConfig(preset="clip4clip", shortcut=shortcut)
+    videos = CASES["class tokens of frames"].samples([3, 1])
+    images = [
+        {"tokens": Rows(frame)} for video in videos for frame in video["tokens"].values.split(5)
+    ]
+
+    torch.manual_seed(0)
+    of_videos = build_network(config, FRAME_TOKENS)(collate(videos))
+    torch.manual_seed(0)
+    of_images = build_network(config, TOKENS)(collate(images))
+
+    assert of_videos.layout.lengths.tolist() == [3, 1]
+    assert of_videos.layout.positions.tolist() == [0, 1, 2, 3]
+    torch.testing.assert_close(of_videos.rows, of_images.rows)
+
+
+def test_frames_of_different_sizes_are_refused_where_they_have_no_embeddings() -> None:
+    """Else a frame would be read under the class token of another."""
+    draw = CASES["class tokens of frames"].samples
+    large, small = draw([2, 2])
+    small["tokens"] = Rows(small["tokens"].values[:8], (2, 4))
+    network = build_network(UniPTConfig(preset="clip4clip"), FRAME_TOKENS)
+
+    with pytest.raises(IncompatibleNetworkError, match="4, 5 tokens"):
+        network(collate([large, small]))
 
 
 @pytest.mark.parametrize(("shortcut", "row"), [("first", 0), ("last", 3)])

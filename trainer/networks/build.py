@@ -10,12 +10,13 @@ from pydantic import Field
 from cache_schema import StreamSpec
 
 from .base import SideNetwork
+from .embedding import EmbeddingUniPT
 from .encoder_decoder import EncoderDecoderUniPT
 from .ladder import Ladder, LadderConfig
 from .maps import MapUniPT
 from .options import UniPTConfig
 from .probe import MLPProbe, MLPProbeConfig, Probe, ProbeConfig, WeightedSum, WeightedSumConfig
-from .unipt import EmbeddingUniPT, TokenUniPT
+from .unipt import TokenUniPT
 
 UNIPT_STRUCTURES = {
     "tokens": TokenUniPT,

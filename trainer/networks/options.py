@@ -69,7 +69,8 @@ class UniPTConfig(NetworkOptions):
     structure: Literal["tokens", "maps", "embedding", "encoder-decoder"] = Field(
         default="tokens",
         description="tokens: streams share positions; maps: maps of different sizes, brought to "
-        "the last one's; embedding: the last stream is a projected embedding that is the query; "
+        "the last one's; embedding: the last stream is a projected embedding that is the query, "
+        "or its class token where it is the only one; "
         "encoder-decoder: the last stream reads the one before it",
     )
     layers: tuple[int, ...] = Field(

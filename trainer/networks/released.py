@@ -14,10 +14,11 @@ from torch import Tensor
 from cache_schema import UserError
 
 from .base import SideNetwork
+from .embedding import EmbeddingUniPT
 from .encoder_decoder import EncoderDecoderUniPT
 from .ladder import Ladder
 from .maps import MapUniPT
-from .unipt import EmbeddingUniPT, TokenUniPT
+from .unipt import TokenUniPT
 
 Modules = dict[str, Sequence[str]]
 """Our module (or single parameter) to the authors' modules (parameters) that it stacks."""

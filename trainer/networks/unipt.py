@@ -1,7 +1,6 @@
-"""UniPT for layers that share token positions, and for a projected embedding that reads them.
+"""UniPT for layers that share token positions.
 
-B samples, N packed rows, U embeddings (one per sample, or one per frame), G guided layers,
-L stored layers, D backbone width, E output width.
+B samples, N packed rows, G guided layers, L stored layers, D backbone width, E output width.
 """
 
 from __future__ import annotations
@@ -9,16 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
-from cache_schema import FeatureBatch, RowLayout, StreamSpec
+from cache_schema import FeatureBatch, StreamSpec
 
 from ..pooling import Pooling
 from .base import RowMasks, SideFeatures, SideNetwork, check_same_rows, pick_streams, wide
 from .blocks import ParallelPath, Reduce
 from .options import UniPTConfig
-from .places import Places, evenly_split
+from .places import Places
 from .setup import guided_layers, initialise, output_width, reduced_width
 
 
@@ -76,49 +74,3 @@ class TokenUniPT(SideNetwork):
         guided_NLD = [batch.streams[name].values for name in self.guided_streams]
         rows, confidence_BG = self.path(anchor.values, guided_NLD, queries, places, reduce)
         return rows, confidence_BG
-
-
-class EmbeddingUniPT(SideNetwork):
-    """UniPT where the backbone's projected embedding reads all layers, itself not among them.
-
-    The last stream holds the embeddings: one row per sample, or one per frame of each video; then
-    every frame has the same number of tokens, stored frame after frame. The output has the rows
-    of that stream.
-    """
-
-    def __init__(self, config: UniPTConfig, streams: Sequence[StreamSpec]) -> None:
-        super().__init__()
-        self.preset = config.preset
-        *below, anchor = pick_streams(config.name, config.streams, streams)
-        guided = guided_layers(config, below, None)
-        self.embedding_stream = anchor.name
-        self.guided_streams = tuple(guided)
-        self.out_width = output_width(config, anchor)
-        self.path = ParallelPath(
-            config,
-            anchor=(anchor.width, len(anchor.layers) - 1),
-            guided=[(s.width, guided[s.name]) for s in below if s.name in guided],
-            reduced=reduced_width(config, self.out_width),
-            width=self.out_width,
-        )
-        initialise(self, config.initialisation)
-
-    def forward(self, batch: FeatureBatch, masks: RowMasks | None = None) -> SideFeatures:
-        """(U, E) rows, and (U, G) confidence."""
-        embedding = batch.streams[self.embedding_stream]
-        check_same_rows("unipt", self.guided_streams, batch)
-        tokens = batch.streams[self.guided_streams[0]]
-        num_embeddings = embedding.layout.num_rows
-        keys = tokens.layout
-        if num_embeddings != tokens.layout.num_samples:
-            keys = evenly_split(tokens.layout, num_embeddings)
-        steps_U = torch.arange(num_embeddings, device=keys.positions.device)
-        rows_UE, confidence_UG = self.path(
-            embedding.values,
-            [batch.streams[name].values for name in self.guided_streams],
-            Places(RowLayout(torch.ones_like(steps_U), 1, steps_U)),
-            Places(keys, (masks or {}).get(self.guided_streams[0])),
-        )
-        return SideFeatures(
-            rows_UE, embedding.layout, confidence=confidence_UG, grid=embedding.grid
-        )
