@@ -123,6 +123,18 @@ def normalised(
     return ((pixels - centre) / spread).to(like.dtype)
 
 
+def normalised_images(
+    inputs: Mapping[str, Ragged | np.ndarray],
+    samples: np.ndarray,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+    like: Tensor,
+) -> tuple[list[Tensor], np.ndarray]:
+    """`images_of`, each `normalised`."""
+    images, of_sample = images_of(inputs, samples)
+    return [normalised(image, mean, std, like) for image in images], of_sample
+
+
 def run_by_size(images: Sequence[Tensor], run: Callable[[Tensor], Tensor]) -> list[Tensor]:
     """What a network gives for each image; those of one size run together, none is padded."""
     groups: dict[tuple[int, ...], list[int]] = {}

@@ -27,10 +27,11 @@ from ..errors import BackboneError
 from ..identity import digest, file_identity
 from ..layers import choose_layers
 from ..loading import load_tokenizer
-from ..packing import pack_layers, pad_ids
+from ..packing import pack_layers
+from ..padded_text import pad_text
 from ..released import load_weights, read_sizes
 from ..resolve import ResolvedBackbone
-from ..shared_images import images_of, measure_shared, normalised, read_shared
+from ..shared_images import measure_shared, normalised_images, read_shared
 from ..tokenizer import TextTokenizer
 from .config import ClipViLConfig
 from .inputs import LetterboxRecipe
@@ -110,16 +111,12 @@ class ClipViLBackbone:
     ) -> FeatureBatch:
         """The hidden states of these samples, packed (N, L, D)."""
         rows = np.asarray(indices, dtype=np.int64)
-        ids = prepared.ragged(TOKEN_IDS)
-        words = RowLayout.from_lengths(ids.lengths[rows])
-        images, image_of = images_of(prepared.inputs, rows)
+        text = pad_text(prepared, rows, self._pad_id, self.device)
         sizes = self._network.config
-        states = self._network(
-            [normalised(i, sizes.image_mean, sizes.image_std, self._weight) for i in images],
-            pad_ids(ids.take(rows), words, self._pad_id).to(self.device),
-            words.mask().long().to(self.device),
-            image_of,
+        images, image_of = normalised_images(
+            prepared.inputs, rows, sizes.image_mean, sizes.image_std, self._weight
         )
+        states = self._network(images, text.ids, text.mask, image_of)
         layout = RowLayout.from_lengths(prepared.lengths[STREAM][rows]).to(self.device)
         layers = [layer.index for layer in self.streams[0].layers]
         values = pack_layers([states.tokens[layer] for layer in layers], layout, dtype)

@@ -26,10 +26,11 @@ from ..device import pick_device, resolve_precision
 from ..errors import BackboneError
 from ..identity import digest, file_identity
 from ..layers import choose_layers
-from ..packing import pack_layers, pad_ids
+from ..packing import pack_layers
+from ..padded_text import pad_text
 from ..released import load_weights, read_sizes
 from ..resolve import ResolvedBackbone
-from ..shared_images import images_of, measure_shared, normalised, read_shared
+from ..shared_images import measure_shared, normalised_images, read_shared
 from .config import MDETRConfig
 from .images import map_size
 from .inputs import DetectorRecipe, SpanTokenizer, Words
@@ -110,16 +111,12 @@ class MDETRBackbone:
     ) -> FeatureBatch:
         """The hidden states of these samples, packed (N, L, D)."""
         rows = np.asarray(indices, dtype=np.int64)
-        ids = prepared.ragged(TOKEN_IDS)
-        words = RowLayout.from_lengths(ids.lengths[rows])
-        images, image_of = images_of(prepared.inputs, rows)
+        text = pad_text(prepared, rows, self._pad_id, self.device)
         sizes = self._network.config
-        states = self._network(
-            [normalised(i, sizes.image_mean, sizes.image_std, self._weight) for i in images],
-            pad_ids(ids.take(rows), words, self._pad_id).to(self.device),
-            words.mask().long().to(self.device),
-            image_of,
+        images, image_of = normalised_images(
+            prepared.inputs, rows, sizes.image_mean, sizes.image_std, self._weight
         )
+        states = self._network(images, text.ids, text.mask, image_of)
         streams = {}
         for stream in self.streams:
             layout = RowLayout.from_lengths(prepared.lengths[stream.name][rows]).to(self.device)
