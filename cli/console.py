@@ -11,7 +11,7 @@ import math
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
@@ -48,6 +48,16 @@ class Terminal:
     def suggest(self, *words: object) -> None:
         """Name the command that comes next, ready to be copied."""
         self.say(f"next: {shlex.join(str(word) for word in words)}")
+
+    def suggest_prediction(self, run: object, example: Sequence[str]) -> None:
+        """Name the command that predicts with a run.
+
+        Args:
+            run: Its folder.
+            example: The parts of a sample, of which only a lone one fits into a command.
+        """
+        new = example if len(example) == 1 else ("--data", "new.csv", "--out", "predictions.csv")
+        self.suggest("unipt", "predict", "--run", run, *new)
 
     def result(self, text: str, facts: Mapping[str, Any]) -> None:
         """Print what was found: `text` for a person, or `facts` for a program."""

@@ -27,6 +27,7 @@ def evaluate(
 ) -> None:
     """Print and write the metrics of a run on one split of a cache."""
     import unipt
+    from trainer import CacheExcerpt
 
     terminal = Terminal(quiet=quiet, as_json=as_json)
     metrics = unipt.evaluate(run, cache, split, device=device, progress=terminal)
@@ -34,20 +35,9 @@ def evaluate(
     shown = table((split, ""), [(name, f"{value:.4f}") for name, value in metrics.items()])
     terminal.result(shown, facts)
     terminal.say(f"written to {run / f'metrics-{split}.json'}")
-    if len(cache) > 1:
-        caches = (part for path in cache for part in ("--cache", path))
-        terminal.suggest(
-            *(
-                "unipt",
-                "predict",
-                "--run",
-                run,
-                *caches,
-                "--split",
-                split,
-                "--out",
-                "ranked.parquet",
-            )
-        )
-    else:
-        terminal.suggest("unipt", "predict", "--run", run, "a text")
+    if len(cache) == 1:
+        terminal.suggest_prediction(run, CacheExcerpt.of(unipt.open_cache(cache[0])).example)
+        return
+    caches = [part for path in cache for part in ("--cache", path)]
+    there = ("--split", split, "--out", "ranked.parquet")
+    terminal.suggest("unipt", "predict", "--run", run, *caches, *there)

@@ -129,13 +129,15 @@ def _suggest_next(
     terminal: Terminal, report: FitReport, opened: list[FeatureCache], paths: list[str]
 ) -> None:
     """The commands that a user may want now."""
+    from trainer import CacheExcerpt
+
     known = ("train", report.validation_name)
     caches = [part for path in paths for part in ("--cache", path)]
     unseen = [name for name in opened[-1].split_names if name not in known]
     for split in unseen[-1:]:
         terminal.suggest("unipt", "evaluate", "--run", report.run_dir, *caches, "--split", split)
     if len(opened) == 1:
-        terminal.suggest("unipt", "predict", "--run", report.run_dir, "a text")
+        terminal.suggest_prediction(report.run_dir, CacheExcerpt.of(opened[0]).example)
 
 
 def _page(report: FitReport) -> str:

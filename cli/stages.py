@@ -80,15 +80,12 @@ def _predict(
 def _suggest(pipeline: Pipeline, caches: Mapping[str, Caches], terminal: Terminal) -> None:
     """What to do with the run next."""
     best = pipeline.predict.run if pipeline.predict is not None else next(iter(pipeline.fit))
-    command = ["unipt", "predict", "--run", str(_folder(pipeline, best))]
-    sides = caches[best]
+    run, sides = _folder(pipeline, best), caches[best]
     if len(sides) > 1:
-        split = sides[0].manifest.split_names[-1]
-        terminal.suggest(*command, "--cache", sides[0].path, "--split", split, "a text of yours")
-    elif sides[0].manifest.backbone.options.get("modality") in (None, "text"):
-        terminal.suggest(*command, "a text of yours")
+        there = ("--cache", sides[0].path, "--split", sides[0].manifest.split_names[-1])
+        terminal.suggest("unipt", "predict", "--run", run, *there, "a text of yours")
     else:
-        terminal.suggest(*command, "--data", "new.csv", "--out", "predictions.csv")
+        terminal.suggest_prediction(run, trainer.CacheExcerpt.of(sides[0]).example)
 
 
 def _folder(pipeline: Pipeline, name: str) -> Path:

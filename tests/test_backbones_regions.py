@@ -510,6 +510,8 @@ def test_the_column_of_regions_is_named_or_guessed(backbones, data) -> None:
 def test_a_picture_is_no_file_of_regions(backbones, data) -> None:
     report = extract(backbones["visual_bert"], data)
     unipt.fit(report.cache, "label", task="vqa", run=data / "run", epochs=1, device="cpu")
+    page = (data / "run" / "README.md").read_text()
+    assert "model.predict([('regions.npz', 'a text of yours')])" in page
     model = unipt.load(data / "run", device="cpu")
 
     with pytest.raises(UserError, match=r"regions 0: found .*, needed the path or the bytes of an"):

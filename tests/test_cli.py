@@ -210,7 +210,7 @@ def test_the_whole_way_from_a_csv_to_predictions(
     assert "target: 'label', the only one in the cache" in fitted.err
     assert "kept" in fitted.out
     assert "next: unipt evaluate" not in fitted.err, "there is no split left to evaluate on"
-    assert "next: unipt predict --run runs/reviews 'a text'" in fitted.err
+    assert "next: unipt predict --run runs/reviews 'a text of yours'" in fitted.err
 
     evaluated = unipt_command(
         *("evaluate", "--run", "runs/reviews", "--cache", "reviews-tiny-bert.zarr"),

@@ -20,6 +20,7 @@ from cache_schema import FeatureCache
 from extractor import BackboneConfig, ExtractConfig, extract, load_backbone
 from extractor.inputs import BadRowError, DataError
 from extractor.media import read_frames
+from trainer import CacheExcerpt
 
 NUM = 12
 # Batches of other sizes round otherwise; another image, frame or view differs by 0.1 and more.
@@ -282,6 +283,7 @@ def test_videos_are_read_frame_by_frame(photos, tiny_vit) -> None:
     report = extract(chosen)
 
     cache = FeatureCache.open(report.cache)
+    assert CacheExcerpt.of(cache).example == ("clip.mp4",)
     assert (report.num_samples, report.num_unreadable) == (3, 1)
     assert cache.unreadable[0].reason.startswith(str(photos / "2.mkv"))
     assert cache.target("video_id").strings(np.arange(3)) == ["v0", "v1", "v2"]

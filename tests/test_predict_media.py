@@ -163,6 +163,22 @@ def test_images_are_predicted_from_paths_bytes_and_pictures(world: World) -> Non
         model.predict([7])
 
 
+def test_what_is_suggested_after_training_fits_what_the_backbone_reads(
+    world: World, unipt_command: Run, tmp_path: Path
+) -> None:
+    """A run beside a ViT is never asked to predict a text."""
+    fitted = unipt_command(
+        *("fit", "--cache", world.images, "--target", "shape", "--epochs", "1"),
+        *("--run", tmp_path / "run"),
+    )
+    evaluated = unipt_command("evaluate", "--run", tmp_path / "run", "--cache", world.images)
+
+    line = f"next: unipt predict --run {tmp_path / 'run'} photo.jpg"
+    assert line in fitted.err.splitlines()[-1]
+    assert line in evaluated.err.splitlines()[-1]
+    assert "model.predict(['photo.jpg'])" in (tmp_path / "run" / "README.md").read_text()
+
+
 def test_predictions_online_and_from_the_cache_are_the_same(world: World) -> None:
     """Row by row, by name of the source row."""
     model = unipt.load(world.things, device="cpu")

@@ -41,6 +41,19 @@ class CacheExcerpt(Settings):
             encoding=manifest.encoding,
         )
 
+    @property
+    def example(self) -> tuple[str, ...]:
+        """What a sample to predict looks like: a text, the name of a file, or a file and a text."""
+        parts = []
+        if "media" in self.identity.data:
+            if "regions" in self.identity.features:
+                parts.append("regions.npz")
+            else:
+                parts.append("clip.mp4" if self.backbone.options.get("frames") else "photo.jpg")
+        if "texts" in self.identity.data or not parts:
+            parts.append("a text of yours")
+        return tuple(parts)
+
 
 class RunRecord(Settings):
     """What `config.json` holds."""

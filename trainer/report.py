@@ -160,7 +160,8 @@ def _describe_views(views: Sequence[int]) -> str:
 def _use_line(record: RunRecord) -> str:
     if record.text_cache is not None:
         return f'print(model.search("a text", items={record.cache.path!r}))'
-    return 'print(model.predict(["a text", "another text"]))'
+    example = record.cache.example
+    return f"print(model.predict({[example if len(example) > 1 else example[0]]!r}))"
 
 
 def _trial_table(report: FitReport) -> list[str]:
