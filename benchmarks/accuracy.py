@@ -21,12 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contest import Contestant
+from contest import Contestant, figures, scores
 from real_data import add_options, backbone_folders, make_cache
 from report import Figure, parser, show
 
 from cache_schema import FeatureCache
-from trainer import FitConfig, evaluate, fit
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def main() -> int:
     add_options(options, "folder of the data sets")
     options.add_argument("--only", nargs="+", choices=STUDIES, default=list(STUDIES))
     args = options.parse_args()
-    figures = []
+    shown = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         backbones = backbone_folders(args.weights, folder / "backbones")
@@ -117,55 +116,31 @@ def main() -> int:
                 every=args.every,
                 folder=Path(args.caches or folder / "caches"),
             )
-            figures += compare(name, study, cache, args.seeds, folder / "runs")
-    show(figures, as_json=args.json)
+            shown += compare(name, study, cache, args.seeds, folder / "runs")
+    show(shown, as_json=args.json)
     return 0
 
 
 def compare(name: str, study: Study, cache: FeatureCache, seeds: int, folder: Path) -> list[Figure]:
     """Mean test accuracy of each contestant, and by how much UniPT is ahead."""
-    scores = {
-        contestant: [run(name, contestant, study, cache, seed, folder) for seed in range(seeds)]
-        for contestant in study.contestants
+    found = {
+        kind: scores(
+            f"{name}-{kind}",
+            contestant,
+            cache,
+            folder,
+            metric="accuracy",
+            seeds=range(seeds),
+            settings={"task": {"name": "classification", "target": "label"}},
+        )
+        for kind, contestant in study.contestants.items()
     }
-    means = {contestant: statistics.mean(found) for contestant, found in scores.items()}
-    figures = []
-    for contestant, found in scores.items():
-        spread = statistics.stdev(found) if seeds > 1 else 0.0
-        figures += [
-            Figure(f"{name}/{contestant}", means[contestant], "%"),
-            Figure(f"{name}/{contestant}, standard deviation", spread, "points"),
-        ]
-    for contestant, target in (("mlp-probe", "> 0"), ("lst", "> 0 on most")):
-        ahead = means["unipt"] - means[contestant]
-        figures.append(Figure(f"{name}/unipt ahead of {contestant}", ahead, "points", target))
-    return figures
-
-
-def run(
-    name: str, contestant: str, study: Study, cache: FeatureCache, seed: int, folder: Path
-) -> float:
-    """Test accuracy in percent of the learning rate that is best on the validation samples."""
-    chosen = study.contestants[contestant]
-    config = FitConfig.model_validate(
-        {
-            "task": {"name": "classification", "target": "label"},
-            "network": chosen.network,
-            "epochs": chosen.epochs,
-            "optimizer": {"learning_rates": chosen.rates},
-            "seed": seed,
-        }
-    )
-    run_dir = folder / f"{name}-{contestant}-{seed}"
-    report = fit(config, cache, run_dir)
-    metrics = evaluate(run_dir, cache, "test")
-    print(
-        f"{name} {contestant} seed {seed}: learning rate {report.learning_rate:g}, epoch "
-        f"{report.best_epoch}, validation {report.metrics['accuracy']:.4f}, test "
-        f"{metrics['accuracy']:.4f}, {report.seconds:.0f} s, {report.num_parameters:,} parameters",
-        file=sys.stderr,
-    )
-    return 100 * metrics["accuracy"]
+    shown = [figure for kind in found for figure in figures(f"{name}/{kind}", found[kind])]
+    means = {kind: statistics.mean(found[kind]) for kind in found}
+    for kind, target in (("mlp-probe", "> 0"), ("lst", "> 0 on most")):
+        ahead = means["unipt"] - means[kind]
+        shown.append(Figure(f"{name}/unipt ahead of {kind}", ahead, "points", target))
+    return shown
 
 
 if __name__ == "__main__":

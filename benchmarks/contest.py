@@ -34,32 +34,49 @@ def scores(
     seeds: Sequence[int],
     settings: Mapping[str, Any],
 ) -> list[float]:
-    """The metric on the test split in percent, one number for each seed.
+    """The metric on the test split in percent, one number for each seed."""
+    config = {
+        **settings,
+        "network": dict(contestant.network),
+        "epochs": contestant.epochs,
+        "optimizer": {"learning_rates": contestant.rates},
+    }
+    return [
+        100 * tested(name, {**config, "seed": seed}, cache, folder, [metric])[metric]
+        for seed in seeds
+    ]
 
-    The learning rate and the epoch are chosen on the validation split; the test split is looked
-    at once, by the chosen ones.
+
+def tested(
+    name: str,
+    config: Mapping[str, Any],
+    cache: FeatureCache | tuple[FeatureCache, ...],
+    folder: Path,
+    metrics: Sequence[str],
+) -> dict[str, float]:
+    """Metrics on the test split, which the chosen learning rate and epoch look at once.
+
+    Both are chosen on the validation split.
+
+    Args:
+        name: Of the run, but for its seed.
+        config: Fields of `FitConfig`.
+        cache: One, or one for each side of a pair.
+        folder: Where runs go.
+        metrics: Those that are wanted.
     """
-    found = []
-    for seed in seeds:
-        config = FitConfig.model_validate(
-            {
-                **settings,
-                "network": dict(contestant.network),
-                "epochs": contestant.epochs,
-                "optimizer": {"learning_rates": contestant.rates},
-                "seed": seed,
-            }
-        )
-        run = folder / f"{name}-{seed}"
-        report = fit(config, cache, run, overwrite=True)
-        tested = evaluate(run, cache, "test")[metric]
-        print(
-            f"{name} seed {seed}: learning rate {report.learning_rate:g}, epoch "
-            f"{report.best_epoch}, validation {report.metrics[metric]:.4f}, test {tested:.4f}",
-            file=sys.stderr,
-        )
-        found.append(100 * tested)
-    return found
+    settings = FitConfig.model_validate(config)
+    run = folder / f"{name}-{settings.seed}"
+    report = fit(settings, cache, run, overwrite=True)
+    found = evaluate(run, cache, "test")
+    shown = ", ".join(f"{key} {report.metrics[key]:.4g} / {found[key]:.4g}" for key in metrics)
+    print(
+        f"{name} seed {settings.seed}: learning rate {report.learning_rate:g}, epoch "
+        f"{report.best_epoch}, validation / test {shown}, {report.seconds:.0f} s, "
+        f"{report.num_parameters:,} parameters",
+        file=sys.stderr,
+    )
+    return {key: found[key] for key in metrics}
 
 
 def figures(name: str, found: Sequence[float], target: str = "") -> list[Figure]:

@@ -19,19 +19,34 @@ from __future__ import annotations
 import statistics
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from contest import tested
 from real_data import add_options, backbone_folders, make_cache
 from report import Figure, parser, show
 
 from cache_schema import FeatureCache
-from trainer import FitConfig, evaluate, fit
 
 VIT = "vit_tiny_patch16_224"
 DIRECTIONS = {"text_to_item_r1": "text to item", "item_to_text_r1": "item to text"}
+LAYERS = (8, 9, 10, 11)
+WIDTH = 256  # of the common space
+BATCH = 500
+EMA = 0.9
+CONTESTANTS: dict[str, dict[str, Any]] = {
+    # The class token of each image or frame reads it.
+    "unipt": {
+        "network": {"name": "unipt", "preset": "clip4clip", "reduction": 4, "layers": LAYERS},
+        "optimizer": {"learning_rates": (1e-3, 2e-3, 4e-3), "ema_decay": EMA},
+    },
+    "probe": {
+        "network": {"name": "probe"},
+        "optimizer": {"learning_rates": (1e-3, 3e-3, 1e-2), "ema_decay": EMA},
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -42,65 +57,27 @@ class Study:
         data: Its folder.
         key: Column that joins items and texts.
         items: How the images or videos are extracted.
-        texts: How the captions are.
-        unipt: Settings of its fit; the probe's are the same for both.
+        training: Settings of each fit, the same for all contestants.
     """
 
     data: str
     key: str
     items: Mapping[str, Any]
-    texts: Mapping[str, Any]
-    unipt: Mapping[str, Any]
+    training: Mapping[str, Any]
 
 
-WIDTH = 256  # of the common space
-# Twice the steps of UniPT and more; held-out items find no use in further ones.
-PROBE = {
-    "network": {"name": "probe"},
-    "batch_size": 512,
-    "epochs": 16,
-    "dropout": 0.2,
-    "rates": (1e-3, 3e-3, 1e-2),
-}
-UNIPT = {"name": "unipt", "preset": "paper", "reduction": 4, "residual": "anchor"}
-# Large batches read an item once for many of its captions; those are no negatives.
 STUDIES = {
     "flickr8k": Study(
         "flickr8k_1k",
         "image",
-        {
-            "image_column": "image",
-            "image_size": (160, 160),
-            "views": 3,
-            "layers": (8, 9, 10, 11),
-        },
-        {"text_column": "captions", "layers": (6,)},
-        {
-            "network": {**UNIPT, "layers": (8, 9, 10, 11)},
-            "pooling": "first",  # the class token
-            "batch_size": 1500,
-            "epochs": 16,
-            "dropout": 0.3,
-            "rates": (2e-3, 4e-3, 8e-3),
-        },
+        {"image_column": "image", "views": 6},
+        {"epochs": 16, "dropout": 0.3},
     ),
     "msrvtt": Study(
         "msrvtt_frames",
         "video_id",
-        {
-            "video_column": "frames",
-            "frames": 4,
-            "image_size": (128, 128),
-            "layers": (9, 11),
-        },
-        {"text_column": "captions", "layers": (6,)},
-        {
-            "network": {**UNIPT, "layers": (9, 11)},
-            "batch_size": 2600,
-            "epochs": 6,  # so few videos are soon learned by heart
-            "dropout": 0.3,
-            "rates": (1e-3, 2e-3, 4e-3),
-        },
+        {"video_column": "frames", "frames": 4, "views": 3},
+        {"epochs": 6, "dropout": 0.4},
     ),
 }
 
@@ -117,10 +94,10 @@ def main() -> int:
         for name in args.only:
             study = STUDIES[name]
             sides = {
-                "items": {"backbone": backbones.get(VIT, VIT), **study.items},
-                "texts": {"backbone": "minilm", **study.texts},
+                "items": {"backbone": backbones.get(VIT, VIT), "layers": LAYERS, **study.items},
+                "texts": {"backbone": "minilm", "layers": (6,), "text_column": "captions"},
             }
-            caches = [
+            caches = tuple(
                 make_cache(
                     f"{name}-{side}",
                     Path(args.data, study.data),
@@ -129,22 +106,36 @@ def main() -> int:
                     folder=Path(args.caches or folder / "caches"),
                 )
                 for side, settings in sides.items()
-            ]
+            )
             figures += compare(name, study, caches, args.seeds, folder / "runs")
     show(figures, as_json=args.json)
     return 0
 
 
 def compare(
-    name: str, study: Study, caches: Sequence[FeatureCache], seeds: int, folder: Path
+    name: str, study: Study, caches: tuple[FeatureCache, ...], seeds: int, folder: Path
 ) -> list[Figure]:
     """Mean R@1 both ways, beside the probe's and chance."""
+    task = {
+        "name": "retrieval",
+        "key": study.key,
+        "width": WIDTH,
+        "text_network": {"name": "probe"},
+        "text_pooling": "mean",
+        "same_item": "ignored",
+    }
     scores = {
         contestant: [
-            run(f"{name}-{contestant}", study.key, settings, caches, seed, folder)
+            tested(
+                f"{name}-{contestant}",
+                {**study.training, **settings, "task": task, "batch_size": BATCH, "seed": seed},
+                caches,
+                folder,
+                [*DIRECTIONS],
+            )
             for seed in range(seeds)
         ]
-        for contestant, settings in (("unipt", study.unipt), ("probe", PROBE))
+        for contestant, settings in CONTESTANTS.items()
     }
     num_items = len(caches[0].split("test"))
     figures = [Figure(f"{name}/chance", 100 / num_items, "%")]
@@ -160,44 +151,6 @@ def compare(
             Figure(f"{ahead} : chance", means["unipt"] * num_items / 100, "x", ">= 10"),
         ]
     return figures
-
-
-def run(
-    name: str,
-    key: str,
-    settings: Mapping[str, Any],
-    caches: Sequence[FeatureCache],
-    seed: int,
-    folder: Path,
-) -> dict[str, float]:
-    """Test metrics of the learning rate that is best on the held-out items."""
-    chosen = dict(settings)
-    config = FitConfig.model_validate(
-        {
-            "task": {
-                "name": "retrieval",
-                "key": key,
-                "width": WIDTH,
-                "text_network": {"name": "probe"},
-                "text_pooling": "mean",
-                "same_item": "ignored",
-            },
-            "optimizer": {"learning_rates": chosen.pop("rates")},
-            "seed": seed,
-            **chosen,
-        }
-    )
-    run_dir = folder / f"{name}-{seed}"
-    report = fit(config, tuple(caches), run_dir)
-    metrics = evaluate(run_dir, tuple(caches), "test")
-    print(
-        f"{name} seed {seed}: learning rate {report.learning_rate:g}, epoch "
-        f"{report.best_epoch}, validation rsum {report.metrics['rsum']:.1f}, test "
-        + ", ".join(f"{key} {value:.4g}" for key, value in metrics.items())
-        + f", {report.seconds:.0f} s, {report.num_parameters:,} parameters",
-        file=sys.stderr,
-    )
-    return metrics
 
 
 if __name__ == "__main__":
