@@ -20,6 +20,7 @@ from extractor.backbones import BackboneConfig, BackboneError, load_backbone
 from trainer import ConfigError, FitConfig, evaluate, fit, load_run
 from trainer.metrics import are_span_labels, label_spans
 from trainer.metrics.running_words import WordScores
+from trainer.networks import IncompatibleNetworkError
 from trainer.tasks import TargetError
 
 CLASSES = ("B-LOC", "B-PER", "I-PER", "O")
@@ -288,6 +289,14 @@ def test_caches_that_do_not_suit_are_refused(tmp_path, change, words) -> None:
         assert word in str(caught.value)
 
 
+def test_a_network_of_one_row_per_text_is_refused(tmp_path) -> None:
+    """Words would be looked up in rows that are not theirs."""
+    cache = write(tmp_path / "cache", contents())
+
+    with pytest.raises(IncompatibleNetworkError, match=r"one row for each text.*structure to tok"):
+        fit(tagging("network.preset=clip4clip"), cache, tmp_path / "run")
+
+
 def test_pooling_is_refused_because_every_word_is_read() -> None:
     with pytest.raises(ConfigError, match="pooling has no effect"):
         tagging("pooling=first")
@@ -326,8 +335,8 @@ def tagged_file(path: Path) -> list[dict]:
     rng = np.random.default_rng(0)
     vocabulary = ["the", "dog", "sat", "cat", "on", "mat"]
     rows = []
-    for _ in range(48):
-        words = rng.choice(vocabulary, int(rng.integers(2, 6))).tolist()
+    for _ in range(96):
+        words = rng.choice(vocabulary, int(rng.integers(1, 6))).tolist()
         tags = ["B-ANIMAL" if word in ("dog", "cat") else "O" for word in words]
         rows.append({"text": " ".join(words), "tags": tags})
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import transformers
-from tiny_models import CORPUS, MAX_POSITIONS
+from tiny_models import MAX_POSITIONS, tiny_tokenizer
 
 SIDE = 32  # pixels; patches of 8 make 16 of them
 
@@ -99,7 +99,7 @@ def save_tiny_vision(folder: Path, family: str) -> Path:
 
 def save_tiny_dual(folder: Path, family: str) -> Path:
     """Save a random CLIP or SigLIP of 32 pixels and `MAX_POSITIONS` tokens."""
-    tokenizer = _train(transformers.CLIPTokenizer if family == "clip" else transformers.T5Tokenizer)
+    tokenizer = _train("CLIPTokenizer" if family == "clip" else "T5Tokenizer")
     tokenizer.save_pretrained(folder)
     text = {
         "hidden_size": 16,
@@ -131,7 +131,7 @@ def save_tiny_dual(folder: Path, family: str) -> Path:
 
 def save_tiny_vilt(folder: Path) -> Path:
     """Save a random ViLT of 32 pixels on the shorter side."""
-    tokenizer = _train(transformers.BertTokenizer)
+    tokenizer = _train("BertTokenizer")
     tokenizer.save_pretrained(folder)
     config = transformers.ViltConfig(
         **_VIT,
@@ -160,7 +160,7 @@ REGION_ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
 def save_tiny_region_encoder(folder: Path, family: str, **options: Any) -> Path:
     """Save a random VisualBERT or LXMERT that reads `REGION_WIDTH` features of each region."""
     name, sizes = REGION_ENCODERS[family]
-    tokenizer = _train(transformers.BertTokenizer)
+    tokenizer = _train("BertTokenizer")
     tokenizer.save_pretrained(folder)
     config = getattr(transformers, name)(
         hidden_size=16,
@@ -175,8 +175,8 @@ def save_tiny_region_encoder(folder: Path, family: str, **options: Any) -> Path:
     return folder
 
 
-def _train(tokenizer: Any) -> Any:
-    trained = tokenizer().train_new_from_iterator(CORPUS * 4, vocab_size=300, show_progress=False)
+def _train(kind: str) -> Any:
+    trained = tiny_tokenizer(kind)
     trained.model_max_length = MAX_POSITIONS
     return trained
 
@@ -268,7 +268,7 @@ ENCODER_DECODERS: dict[str, tuple[str, str, dict[str, Any]]] = {
 def save_tiny_decoder(folder: Path, family: str) -> Path:
     """Save a random decoder-only language model; its tokenizer adds and pads nothing."""
     name, options = DECODERS[family]
-    tokenizer = _train(transformers.GPT2Tokenizer)
+    tokenizer = _train("GPT2Tokenizer")
     tokenizer.pad_token = None
     tokenizer.save_pretrained(folder)
     _save(transformers.AutoModel, _text_config(name, tokenizer, options), folder)
@@ -278,7 +278,7 @@ def save_tiny_decoder(folder: Path, family: str) -> Path:
 def save_tiny_encoder_decoder(folder: Path, family: str) -> Path:
     """Save a random encoder-decoder."""
     name, tokenizer_name, options = ENCODER_DECODERS[family]
-    tokenizer = _train(getattr(transformers, tokenizer_name))
+    tokenizer = _train(tokenizer_name)
     tokenizer.save_pretrained(folder)
     start = {"decoder_start_token_id": tokenizer.pad_token_id}
     _save(transformers.AutoModel, _text_config(name, tokenizer, {**options, **start}), folder)

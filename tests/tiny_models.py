@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from tokenizers import Tokenizer
 
 CORPUS = (
     "A frozen network never changes, so what it says about a text can be written down once.",
@@ -80,9 +82,7 @@ def save_tiny_model(folder: Path, family: str) -> Path:
         family: A key of `FAMILIES`.
     """
     made = FAMILIES[family]
-    tokenizer = getattr(transformers, made.tokenizer)().train_new_from_iterator(
-        CORPUS * 4, vocab_size=300, show_progress=False
-    )
+    tokenizer = tiny_tokenizer(made.tokenizer)
     # Families that count positions from the padding id + 1 have longer tables.
     shift = tokenizer.pad_token_id + 1 if made.first_position else 0
     tokenizer.model_max_length = MAX_POSITIONS
@@ -269,9 +269,25 @@ def save_tiny_timm(folder: Path, kind: str) -> Path:
 
 
 def tiny_tokenizer(kind: str) -> Any:
-    """A tokenizer of this class, trained on `CORPUS`."""
+    """A tokenizer of this class, trained on `CORPUS`.
+
+    Training a WordPiece breaks ties in an order that is another one in each process, and its size
+    changes with them; so of its pieces only letters and whole words are kept, sorted.
+    """
     made = getattr(transformers, kind)()
-    return made.train_new_from_iterator(CORPUS * 4, vocab_size=300, show_progress=False)
+    trained = made.train_new_from_iterator(CORPUS * 4, vocab_size=300, show_progress=False)
+    parts = trained.backend_tokenizer
+    state = json.loads(parts.to_str())
+    if state["model"]["type"] == "WordPiece":
+        text = parts.normalizer.normalize_str(" ".join(CORPUS))
+        words = {word for word, _ in parts.pre_tokenizer.pre_tokenize_str(text)}
+        by_id = sorted(state["model"]["vocab"], key=state["model"]["vocab"].__getitem__)
+        special = [piece for piece in by_id if piece in trained.all_special_tokens]
+        letters = {piece for piece in by_id if len(piece.removeprefix("##")) == 1}
+        kept = [*special, *sorted(words.intersection(by_id) | letters)]
+        state["model"]["vocab"] = {piece: number for number, piece in enumerate(kept)}
+        trained._tokenizer = Tokenizer.from_str(json.dumps(state))
+    return trained
 
 
 def shake(module: torch.nn.Module) -> None:

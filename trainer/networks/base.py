@@ -55,9 +55,11 @@ class SideNetwork(nn.Module):
 
     Attributes:
         out_width: E, numbers per output row.
+        has_token_rows: Whether there is an output row for each row of the last stream.
     """
 
     out_width: int
+    has_token_rows = True
 
     def forward(self, batch: FeatureBatch, masks: RowMasks | None = None) -> SideFeatures:
         """Read the hidden states of a batch.

@@ -42,6 +42,8 @@ class EmbeddingUniPT(SideNetwork):
     token. It reads all layers, the last one too; there is a row of output for each.
     """
 
+    has_token_rows = False
+
     def __init__(self, config: UniPTConfig, streams: Sequence[StreamSpec]) -> None:
         super().__init__()
         self.preset = config.preset

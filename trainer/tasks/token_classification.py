@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from cache_schema import FeatureBatch
 
 from ..metrics import are_span_labels
+from ..networks import IncompatibleNetworkError
 from ..pooling import PoolingName
 from .base import ModelParts, Moment, TargetError, TargetReader, TaskOptions
 from .classification import refuse_labels_outside
@@ -101,7 +102,18 @@ class TokenModel(nn.Module):
     """Side network, and a linear layer on each of its rows."""
 
     def __init__(self, parts: ModelParts, num_classes: int) -> None:
+        """Put a head on the network.
+
+        Raises:
+            IncompatibleNetworkError: The network gives one row for a whole text.
+        """
         super().__init__()
+        if not parts.network.has_token_rows:
+            raise IncompatibleNetworkError(
+                "task token-classification: the network gives one row for each text, needed one "
+                "for each token. Set network.structure to tokens, or choose another "
+                "network.preset."
+            )
         self.network = parts.network
         self.dropout = nn.Dropout(parts.dropout)
         self.head = nn.Linear(parts.network.out_width, num_classes)
