@@ -106,6 +106,10 @@ def extract(
         Literal["auto", "float32", "bfloat16", "float16"],
         typer.Option(help="Of the forward pass."),
     ] = "auto",
+    quantize: Annotated[
+        Literal["none", "8bit", "4bit"],
+        typer.Option(help="Round the weights of linear layers; needs bitsandbytes."),
+    ] = "none",
     encoding: Annotated[
         Literal["float16", "bfloat16", "float32"],
         typer.Option(help="Of the stored hidden states."),
@@ -169,6 +173,7 @@ def extract(
             "cache": cache,
             "layers": _layers(layers),
             "precision": precision,
+            "quantize": quantize,
             "encoding": encoding,
             "max_length": max_length,
             "align": align,

@@ -65,7 +65,7 @@ class ExtractConfig(BaseModel):
     )
     precision: Precision = Field(default="auto", description="of the forward pass")
     quantize: Quantize = Field(
-        default="none", description="round the backbone's weights (bitsandbytes, CUDA only)"
+        default="none", description="round the weights of linear layers (needs bitsandbytes)"
     )
     encoding: EncodingName = Field(default="float16", description="of the stored hidden states")
     max_length: int | None = Field(default=None, ge=1, description="tokens per sample at most")

@@ -206,33 +206,12 @@ def test_a_tokenizer_written_in_python_is_read_too(tiny, tmp_path) -> None:
         backbone.prepare([{"id": 0, "view": 1, "text": "a"}])
 
 
-def test_quantised_weights_need_a_cuda_device_and_say_so(tiny) -> None:
-    with pytest.raises(BackboneError, match=r"quantize is '4bit', which needs a CUDA device"):
-        load(tiny("gpt2"), quantize="4bit")
-
-
-def test_quantised_weights_need_bitsandbytes_and_say_so(tiny, monkeypatch) -> None:
-    from extractor.backbones import loading
-
-    monkeypatch.setattr(loading, "find_spec", lambda name: None)
-    with pytest.raises(BackboneError, match="pip install bitsandbytes"):
-        loading._quantisation("a", "8bit", "float32", torch.device("cuda"))
-
-
-def test_only_models_of_transformers_are_quantised() -> None:
-    from extractor.backbones.kinds import KINDS, check_settings
-
-    timm = next(kind for kind in KINDS if kind.name == "timm model")
-    with pytest.raises(BackboneError, match="quantize is '8bit', which a timm model cannot be"):
-        check_settings(timm, BackboneConfig(name="a", quantize="8bit"), "image")
-
-
 def test_a_family_that_does_not_read_texts_alone_is_refused_in_one_line(tmp_path) -> None:
     """transformers lists Whisper for language modelling, but it needs sound."""
     from tiny_library import _train
-    from transformers import GPT2Tokenizer, WhisperConfig, WhisperModel
+    from transformers import WhisperConfig, WhisperModel
 
-    _train(GPT2Tokenizer).save_pretrained(tmp_path)
+    _train("GPT2Tokenizer").save_pretrained(tmp_path)
     config = WhisperConfig(
         vocab_size=300, d_model=8, encoder_layers=1, decoder_layers=1, encoder_attention_heads=1,
         decoder_attention_heads=1, encoder_ffn_dim=8, decoder_ffn_dim=8, pad_token_id=0,

@@ -54,7 +54,7 @@ class BackboneConfig(BaseModel):
     )
     quantize: Quantize = Field(
         default="none",
-        description="weights rounded while they load, by bitsandbytes on a CUDA device",
+        description="weights of linear layers rounded while they load, by bitsandbytes",
     )
     trust_remote_code: bool = Field(
         default=False, description="run Python code that comes with the model's files"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
 
 from .config import BackboneConfig
-from .errors import BackboneError, UnsupportedBackboneError
+from .errors import UnsupportedBackboneError
+from .quantised import loading_options, round_weights_only
 from .resolve import ResolvedBackbone
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def load_model(
 
     options: dict[str, Any] = {}
     if config.quantize != "none":
-        options = _quantisation(resolved.name, config.quantize, precision, device)
+        options = loading_options(resolved.name, config.quantize, precision, device)
     with _loading(resolved):
         if not with_pooler and architecture == "AutoModel" and _has_pooler(resolved, config):
             options["add_pooling_layer"] = False
@@ -72,6 +72,8 @@ def load_model(
     frozen: PreTrainedModel = model.eval().requires_grad_(False)
     if config.quantize == "none":
         torch.nn.Module.to(frozen, device)
+    elif config.quantize == "8bit":
+        round_weights_only(frozen)
     return frozen
 
 
@@ -115,28 +117,6 @@ def _has_pooler(resolved: ResolvedBackbone, config: BackboneConfig) -> bool:
     return inspect.isclass(architecture) and (
         "add_pooling_layer" in inspect.signature(architecture.__init__).parameters
     )
-
-
-def _quantisation(name: str, quantize: str, precision: str, device: torch.device) -> dict[str, Any]:
-    if device.type != "cuda":
-        raise BackboneError(
-            f"{name}: quantize is {quantize!r}, which needs a CUDA device, this is {device}. "
-            "Choose --device cuda, or leave quantize out."
-        )
-    if find_spec("bitsandbytes") is None:
-        raise BackboneError(
-            f"{name}: quantize is {quantize!r}, which needs the package bitsandbytes. "
-            "Install it (pip install bitsandbytes), or leave quantize out."
-        )
-    from transformers import BitsAndBytesConfig
-
-    settings = BitsAndBytesConfig(
-        load_in_8bit=quantize == "8bit",
-        load_in_4bit=quantize == "4bit",
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_compute_dtype=getattr(torch, precision),
-    )  # type: ignore[no-untyped-call]
-    return {"quantization_config": settings, "device_map": {"": device}}
 
 
 def _first_line(error: BaseException) -> str:

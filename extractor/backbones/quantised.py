@@ -1,0 +1,78 @@
+"""Weights of linear layers rounded to 8 or 4 bits while they load, by bitsandbytes."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .errors import BackboneError
+
+if TYPE_CHECKING:
+    from .config import Quantize
+
+_DEVICES = ("cuda", "cpu")
+
+
+def loading_options(
+    name: str, quantize: Quantize, precision: str, device: torch.device
+) -> dict[str, Any]:
+    """What `from_pretrained` is told.
+
+    Args:
+        name: Of the backbone.
+        quantize: 8bit or 4bit.
+        precision: Of the matrix products.
+        device: Where to.
+
+    Raises:
+        BackboneError: It cannot be done here.
+    """
+    if device.type not in _DEVICES:
+        raise BackboneError(
+            f"{name}: quantize is {quantize!r}, which needs a CUDA device or a CPU, this is "
+            f"{device}. Choose --device cuda or cpu, or leave --quantize out."
+        )
+    if find_spec("bitsandbytes") is None:
+        raise BackboneError(
+            f"{name}: quantize is {quantize!r}, which needs the package bitsandbytes. "
+            "Install it (pip install 'unipt[quantize]'), or leave --quantize out."
+        )
+    from transformers import BitsAndBytesConfig
+
+    # While it is imported it tells everybody on a CPU of a faster kernel for single rows.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    settings = BitsAndBytesConfig(
+        load_in_8bit=quantize == "8bit",
+        load_in_4bit=quantize == "4bit",
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=getattr(torch, precision),
+    )  # type: ignore[no-untyped-call]
+    return {"quantization_config": settings, "device_map": {"": device}}
+
+
+def round_weights_only(model: nn.Module) -> None:
+    """Keep hidden states as they are where a model has weights of 8 bits.
+
+    The library rounds them too, but for the columns in which any row of a batch is large: a
+    sample would change with its batch. Weights alone are also nearer to the whole model.
+    """
+    from bitsandbytes.nn.modules import Linear8bitLt
+
+    for module in model.modules():
+        if isinstance(module, Linear8bitLt):
+            module.forward = partial(_forward, module)  # type: ignore[method-assign]
+
+
+def _forward(module: Any, rows: Tensor) -> Tensor:
+    from bitsandbytes.functional import int8_vectorwise_dequant
+
+    if module.state.CB is None:
+        module.init_8bit_state()
+    weight = int8_vectorwise_dequant(module.state.CB, module.state.SCB).to(rows.dtype)
+    return F.linear(rows, weight, None if module.bias is None else module.bias.to(rows.dtype))
