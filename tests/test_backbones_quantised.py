@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from tiny_library import save_tiny_decoder
 from tiny_models import TEXTS, tiny_tokenizer
 
 from cache_schema import FeatureCache
@@ -89,6 +90,14 @@ def test_large_values_of_one_sample_do_not_round_another(llama) -> None:
 def test_rounding_fewer_bits_needs_a_device_that_can_and_says_so() -> None:
     with pytest.raises(BackboneError, match=r"quantize is '4bit', which needs a CUDA device or a"):
         loading_options("a", "4bit", "float32", torch.device("mps"))
+
+
+def test_four_bits_of_odd_widths_are_refused_on_a_cpu_in_one_line(tmp_path) -> None:
+    """Else bitsandbytes fails an assertion in the first batch, on some CPUs."""
+    folder = save_tiny_decoder(tmp_path / "gpt2", "gpt2")
+
+    with pytest.raises(BackboneError, match=r"have 16, 48 outputs, needed multiples of 32"):
+        load(folder, quantize="4bit")
 
 
 def test_quantised_weights_need_bitsandbytes_and_say_so(monkeypatch) -> None:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 
 from .config import BackboneConfig
 from .errors import UnsupportedBackboneError
-from .quantised import loading_options, round_weights_only
+from .quantised import check_outputs, loading_options, round_weights_only
 from .resolve import ResolvedBackbone
 
 if TYPE_CHECKING:
@@ -74,6 +74,8 @@ def load_model(
         torch.nn.Module.to(frozen, device)
     elif config.quantize == "8bit":
         round_weights_only(frozen)
+    else:
+        check_outputs(resolved.name, frozen, device)
     return frozen
 
 

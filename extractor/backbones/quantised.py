@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .config import Quantize
 
 _DEVICES = ("cuda", "cpu")
+_OUTPUTS_AT_ONCE = 32
 
 
 def loading_options(
@@ -54,6 +55,23 @@ def loading_options(
         bnb_4bit_compute_dtype=getattr(torch, precision),
     )  # type: ignore[no-untyped-call]
     return {"quantization_config": settings, "device_map": {"": device}}
+
+
+def check_outputs(name: str, model: nn.Module, device: torch.device) -> None:
+    """Products of 4 bits on a CPU go by 32 outputs at once.
+
+    Raises:
+        BackboneError: A layer has another number of them.
+    """
+    from bitsandbytes.nn.modules import Linear4bit
+
+    found = {m.out_features for m in model.modules() if isinstance(m, Linear4bit)}
+    odd = sorted(outputs for outputs in found if outputs % _OUTPUTS_AT_ONCE)
+    if device.type == "cpu" and odd:
+        raise BackboneError(
+            f"{name}: linear layers have {', '.join(map(str, odd))} outputs, needed multiples of "
+            f"{_OUTPUTS_AT_ONCE} for 4 bits on a CPU. Choose --quantize 8bit."
+        )
 
 
 def round_weights_only(model: nn.Module) -> None:
