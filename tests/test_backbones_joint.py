@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from packed_rows import sample_of
 from PIL import Image
 from tiny_images import PICTURES, picture
 from tiny_library import save_tiny_vilt
@@ -37,11 +38,6 @@ def load(folder: Path, **choices: Any) -> Any:
 
 def run(backbone: Any, samples: list[dict[str, Any]]) -> Any:
     return backbone.run(backbone.prepare(samples), range(len(samples))).streams["tokens"]
-
-
-def sample_of(stream: Any, sample: int) -> torch.Tensor:
-    start = int(stream.layout.first_rows()[sample])
-    return stream.values[start : start + int(stream.layout.lengths[sample])]
 
 
 def library_states(folder: Path, sample: dict[str, Any]) -> torch.Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from packed_rows import sample_of
 from tiny_library import (
     DECODERS,
     ENCODER_DECODERS,
@@ -49,11 +50,6 @@ def library(folder: Path) -> tuple[Any, Any]:
     from transformers import AutoModel, AutoTokenizer
 
     return AutoModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-
-
-def sample_of(stream: Any, sample: int) -> torch.Tensor:
-    start = int(stream.layout.first_rows()[sample])
-    return stream.values[start : start + int(stream.layout.lengths[sample])]
 
 
 @pytest.mark.parametrize("family", DECODERS)

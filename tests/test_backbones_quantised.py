@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from packed_rows import sample_of
 from tiny_library import save_tiny_decoder
 from tiny_models import TEXTS, tiny_tokenizer
 
@@ -19,11 +20,6 @@ from extractor.backbones.quantised import loading_options, round_weights_only
 
 def load(folder: Path, **choices: Any) -> Any:
     return load_backbone(BackboneConfig(name=str(folder), **choices), "cpu")
-
-
-def sample_of(stream: Any, sample: int) -> torch.Tensor:
-    start = int(stream.layout.first_rows()[sample])
-    return stream.values[start : start + int(stream.layout.lengths[sample])]
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from packed_rows import sample_of
 from PIL import Image
 from tiny_library import REGION_WIDTH, save_tiny_region_encoder
 from tiny_models import TEXTS
@@ -77,11 +78,6 @@ def load(folder: Path, **choices: Any) -> Any:
 def run(backbone: Any, given: list[dict[str, Any]]) -> dict[str, Any]:
     streams: dict[str, Any] = backbone.run(backbone.prepare(given), range(len(given))).streams
     return streams
-
-
-def sample_of(stream: Any, sample: int) -> torch.Tensor:
-    start = int(stream.layout.first_rows()[sample])
-    return stream.values[start : start + int(stream.layout.lengths[sample])]
 
 
 def library_states(folder: Path, sample: dict[str, Any]) -> dict[str, torch.Tensor]:
