@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from .claims import Claims
 from .direct_io import PAGE_BYTES
 from .encodings import Encoding, encoding
 from .errors import (
@@ -24,6 +25,7 @@ from .health import (
     remove_garbage,
     verify,
 )
+from .interrupts import StopSignals
 from .manifest import (
     BackboneSpec,
     EncodingName,
@@ -45,7 +47,7 @@ from .receipts import (
 )
 from .shard import ShardContents, StreamContents
 from .storage import open_storage
-from .writer import CacheWriter, read_manifest
+from .writer import CacheWriter, missing_shards, read_manifest
 
 if TYPE_CHECKING:
     from .batch import FeatureBatch, RowLayout, StreamBatch
@@ -58,6 +60,7 @@ __all__ = [
     "CacheError",
     "CacheNotFoundError",
     "CacheWriter",
+    "Claims",
     "CorruptCacheError",
     "Encoding",
     "EncodingName",
@@ -81,6 +84,7 @@ __all__ = [
     "ShardContents",
     "SilentProgress",
     "SplitSpec",
+    "StopSignals",
     "StorageError",
     "StreamBatch",
     "StreamContents",
@@ -96,6 +100,7 @@ __all__ = [
     "find_garbage",
     "finished_shards",
     "keep_freed_memory",
+    "missing_shards",
     "open_storage",
     "read_manifest",
     "read_receipt",

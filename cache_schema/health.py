@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from .checksums import crc32c_of
+from .claims import FOLDER as CLAIMS
 from .errors import CacheNotFoundError
 from .manifest import Manifest
 from .progress import Progress, SilentProgress
@@ -124,6 +125,11 @@ def find_garbage(path: str | Path, *, include_recent: bool = False) -> list[Garb
         if include_recent or storage.seconds_since_change(f"shards/{attempt}") > ABANDONED_AFTER_S:
             lost = "another attempt won" if winners.get(shard) else "never finished"
             garbage.append(Garbage(f"shards/{attempt}", lost))
+    garbage += [
+        Garbage(key, "its writer is gone")
+        for key in (f"{CLAIMS}/{name}" for name in storage.names(CLAIMS))
+        if include_recent or storage.seconds_since_change(key) > ABANDONED_AFTER_S
+    ]
     garbage += [
         Garbage(key, "half-written")
         for key in storage.temporary_files()

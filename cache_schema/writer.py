@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .claims import FOLDER as CLAIMS
 from .encodings import encoding
 from .errors import CacheError, FingerprintMismatchError
 from .manifest import FORMAT_VERSION, Manifest
@@ -51,15 +52,14 @@ class CacheWriter:
 
     def missing_shards(self) -> list[int]:
         """Shards without a receipt, in order."""
-        finished = finished_shards(self.storage)
-        return [shard for shard in range(self.manifest.num_shards) if shard not in finished]
+        return missing_shards(self.storage, self.manifest)
 
     def discard_if_empty(self) -> bool:
-        """Remove the cache again if it holds no finished shard; whether it was removed."""
-        if finished_shards(self.storage):
+        """Remove the cache again if nothing is finished or being made; whether it was removed."""
+        if finished_shards(self.storage) or self.storage.names(CLAIMS):
             return False
         # The manifest first: without it there is no cache, whatever a crash leaves.
-        for key in (MANIFEST_KEY, "receipts", "shards"):
+        for key in (MANIFEST_KEY, "receipts", "shards", CLAIMS):
             self.storage.delete(key)
         return True
 
@@ -72,6 +72,12 @@ class CacheWriter:
             return True
         self.storage.delete(f"shards/{receipt.attempt}")
         return False
+
+
+def missing_shards(storage: Storage, manifest: Manifest) -> list[int]:
+    """Shards of a cache without a receipt, in order; all of them where there is no cache yet."""
+    finished = finished_shards(storage)
+    return [shard for shard in range(manifest.num_shards) if shard not in finished]
 
 
 def read_manifest(storage: Storage) -> Manifest | None:

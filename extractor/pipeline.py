@@ -10,9 +10,11 @@ At most three shards are in memory, however large the data is.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -113,7 +115,7 @@ class _FilledShard:
 
 def extract_shards(
     backbone: Backbone,
-    shards: Sequence[int],
+    shards: Iterable[int],
     *,
     read: ReadShard,
     write: Callable[[int, ShardContents], object],
@@ -125,7 +127,7 @@ def extract_shards(
 
     Args:
         backbone: The frozen network.
-        shards: Which shards to make.
+        shards: Which shards to make, asked for one at a time, when it is read.
         read: Gives the inputs of a shard, in a thread of its own.
         write: Takes a finished shard, in a thread of its own.
         stored: How hidden states are stored.
@@ -138,13 +140,14 @@ def extract_shards(
     """
     keep_freed_memory()
     buffers = _Buffers(backbone.device)
+    remaining = iter(shards)
     with helper_thread("unipt-read") as reader, helper_thread("unipt-write") as out:
-        coming: Future[ShardInputs] | None = None
         writing: tuple[Future[object], _FilledShard] | None = None
-        for position, shard in enumerate(shards):
-            inputs = (coming or reader.submit(read, shard)).result()
-            more = position + 1 < len(shards)
-            coming = reader.submit(read, shards[position + 1]) if more else None
+        # One is read while the one before is run.
+        coming = deque(reader.submit(read, shard) for shard in islice(remaining, 1))
+        while coming:
+            inputs = coming.popleft().result()
+            coming.extend(reader.submit(read, shard) for shard in islice(remaining, 1))
             filled, batch_size = _run_shard(backbone, inputs, stored, buffers, batch_size, on_batch)
             if writing is not None:
                 _wait(writing[0], backbone, stored)

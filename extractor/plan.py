@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 import numpy as np
 import torch
-from pydantic import JsonValue
+from pydantic import BaseModel, JsonValue
 
 from cache_schema import (
     Identity,
@@ -19,7 +19,6 @@ from cache_schema import (
     SplitSpec,
     UnreadableSample,
     encoding,
-    open_storage,
 )
 
 from .backbones.base import Backbone
@@ -31,45 +30,44 @@ _READ_AT_ONCE = 2048  # samples; keeps the tokenizer's threads busy and memory s
 _PROBE_SECONDS = 4.0
 
 
+class Totals(BaseModel):
+    """What is known once everything was read; recorded, so that who joins need not read it again.
+
+    Attributes:
+        num_tokens: Rows of all streams and samples.
+        num_bytes: Bytes of all arrays with their checksums, exact.
+        num_truncated: Samples longer than the backbone takes.
+    """
+
+    num_tokens: int
+    num_bytes: int
+    num_truncated: int
+
+
 @dataclass(frozen=True)
 class ExtractionPlan:
     """What will be written.
 
     Attributes:
         manifest: The cache's manifest.
-        sample_bytes: (samples,) int64, of each sample's hidden states.
-        num_tokens: Rows of all streams and samples.
-        num_bytes: Bytes of all arrays with their checksums, exact.
-        num_truncated: Samples longer than the backbone takes.
+        totals: Of the whole cache.
         failures: Samples that cannot be read, as far as is known without decoding them.
-        free_bytes: Free space where the cache will lie; None on stores without a limit.
     """
 
     manifest: Manifest
-    sample_bytes: np.ndarray
-    num_tokens: int
-    num_bytes: int
-    num_truncated: int
-    failures: tuple[UnreadableSample, ...]
-    free_bytes: int | None
+    totals: Totals
+    failures: tuple[UnreadableSample, ...] = ()
 
     @property
     def bytes_per_sample(self) -> float:
         """Average."""
-        return self.num_bytes / self.manifest.num_samples
-
-    def missing_bytes(self, missing_shards: list[int]) -> int:
-        """About how many bytes these shards take: their share of the hidden states."""
-        parts = (self.manifest.shard_samples(shard) for shard in missing_shards)
-        missing = sum(int(self.sample_bytes[part.start : part.stop].sum()) for part in parts)
-        return int(self.num_bytes * missing / max(1, int(self.sample_bytes.sum())))
+        return self.totals.num_bytes / self.manifest.num_samples
 
 
 def make_plan(
     config: ExtractConfig,
     backbone: Backbone,
     samples: NumberedSamples,
-    path: str,
     request: dict[str, JsonValue],
     progress: Progress,
 ) -> ExtractionPlan:
@@ -79,7 +77,6 @@ def make_plan(
         config: The extraction.
         backbone: As loaded.
         samples: All of them.
-        path: Where the cache will lie.
         request: What was asked for, recorded so that a second run is recognised at once.
         progress: Where to report.
     """
@@ -103,30 +100,39 @@ def make_plan(
     )
     splits = samples.splits
     source = samples.source
+    shard_starts = _shard_starts(splits, sample_bytes, config.shard_bytes)
+    other_bytes = _other_bytes(backbone, samples, len(shard_starts), input_bytes)
+    totals = Totals(
+        num_tokens=sum(int(counts.sum()) for counts in lengths.values()),
+        num_bytes=int(sample_bytes.sum()) + other_bytes,
+        num_truncated=num_truncated,
+    )
     manifest = Manifest(
         unipt_version=version("unipt"),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         backbone=backbone.spec,
-        identity=_identity(config, backbone, samples),
+        identity=identity_of(config, backbone, samples),
         streams=backbone.streams,
         encoding=config.encoding,
         splits=splits,
         targets=tuple(target.spec for target in source.targets),
         inputs=backbone.stored_inputs,
-        shard_starts=_shard_starts(splits, sample_bytes, config.shard_bytes),
+        shard_starts=shard_starts,
         num_samples=total,
         num_skipped=len(source.skipped),
-        execution={"request": request, "device": str(backbone.device)},
+        execution={
+            "request": request,
+            "device": str(backbone.device),
+            "totals": totals.model_dump(),
+        },
     )
-    return ExtractionPlan(
-        manifest=manifest,
-        sample_bytes=sample_bytes,
-        num_tokens=sum(int(counts.sum()) for counts in lengths.values()),
-        num_bytes=int(sample_bytes.sum()) + _other_bytes(manifest, samples, input_bytes),
-        num_truncated=num_truncated,
-        failures=tuple(failures),
-        free_bytes=open_storage(path).free_bytes(),
-    )
+    return ExtractionPlan(manifest, totals, tuple(failures))
+
+
+def plan_of(manifest: Manifest) -> ExtractionPlan | None:
+    """The plan by which a cache was begun; None if its manifest does not tell."""
+    totals = manifest.execution.get("totals")
+    return None if totals is None else ExtractionPlan(manifest, Totals.model_validate(totals))
 
 
 def unreadable(
@@ -165,10 +171,11 @@ def probe_seconds(
             torch.cuda.synchronize(backbone.device)
         if time.perf_counter() - started > _PROBE_SECONDS:
             break
-    return (time.perf_counter() - started) * plan.num_tokens / rows
+    return (time.perf_counter() - started) * plan.totals.num_tokens / rows
 
 
-def _identity(config: ExtractConfig, backbone: Backbone, samples: NumberedSamples) -> Identity:
+def identity_of(config: ExtractConfig, backbone: Backbone, samples: NumberedSamples) -> Identity:
+    """What determines the numbers that are stored."""
     data = {**samples.source.identity, "views": samples.num_views}
     if samples.num_views > 1:
         data["augmentation"] = samples.augmentation.identity
@@ -190,17 +197,19 @@ def _shard_starts(
     return tuple(starts)
 
 
-def _other_bytes(manifest: Manifest, samples: NumberedSamples, input_bytes: int) -> int:
+def _other_bytes(
+    backbone: Backbone, samples: NumberedSamples, shards: int, input_bytes: int
+) -> int:
     """Bytes of all arrays but the hidden states, and of every checksum, as shards hold them."""
-    num_samples, shards = manifest.num_samples, manifest.num_shards
+    streams, num_samples = backbone.streams, samples.num_samples
     offsets = 8 * (num_samples + shards)
-    grids = [4 * len(s.axes) * num_samples for s in manifest.streams if s.axes]
-    per_sample = num_samples * (8 + 4 + 4 * len(manifest.streams))  # id, view, CRC per stream
-    ragged = len(manifest.streams) + len(manifest.inputs)
+    grids = [4 * len(s.axes) * num_samples for s in streams if s.axes]
+    per_sample = num_samples * (8 + 4 + 4 * len(streams))  # id, view, CRC per stream
+    ragged = len(streams) + len(backbone.stored_inputs)
     arrays = 3 + 2 * ragged + len(grids)
     targets = 0
     for target in samples.source.targets:
-        targets += sum(_target_bytes(samples, target, split) for split in manifest.splits)
+        targets += sum(_target_bytes(samples, target, split) for split in samples.splits)
         targets += 0 if target.offsets is None else offsets
         arrays += 1 if target.offsets is None else 2
     checksums = 4 * shards * arrays

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -12,15 +13,17 @@ from cache_schema import (
     CacheError,
     CacheNotFoundError,
     CacheWriter,
+    Claims,
     FingerprintMismatchError,
     Manifest,
-    Meter,
     Progress,
     SilentProgress,
+    StopSignals,
     StorageError,
     drop_bad_shards,
     encoding,
     finished_shards,
+    missing_shards,
     open_storage,
     read_manifest,
     read_receipt,
@@ -33,6 +36,7 @@ from .errors import HiddenStateError
 from .inputs import DataError, open_data
 from .report import ExtractionEstimate, ExtractionReport
 from .request import default_cache_path, request_of
+from .share import Share
 from .unreadable import count_unreadable, refuse_unreadable
 
 if TYPE_CHECKING:
@@ -66,18 +70,12 @@ def extract(config: ExtractConfig, progress: Progress | None = None) -> Extracti
     if finished is not None:
         return finished
     backbone, samples, plan = _prepare(config, path, request, reports)
-    _refuse_what_will_not_fit(path, plan, _missing(path, plan.manifest))
+    _refuse_what_will_not_fit(path, plan)
     joins = open_storage(path).size("zarr.json") is not None
     writer = CacheWriter.create(path, plan.manifest)
-    missing = writer.missing_shards()
-    # Whoever joins starts at the end, so that two runs at once meet in the middle.
-    order = missing[::-1] if joins else missing
-    num_written = sum(len(plan.manifest.shard_samples(shard)) for shard in missing)
     started = time.perf_counter()
-    done = plan.manifest.num_samples - num_written
     try:
-        with reports.meter("extract", plan.manifest.num_samples, "samples", done) as meter:
-            _write_shards(config, backbone, samples, plan, writer, order, meter)
+        num_written = _write_missing(config, backbone, samples, plan, writer, reports)
     except HiddenStateError as error:
         # Another encoding is another cache: leave nothing in its way.
         if joins or not writer.discard_if_empty():
@@ -89,10 +87,10 @@ def extract(config: ExtractConfig, progress: Progress | None = None) -> Extracti
         num_samples=plan.manifest.num_samples,
         num_written=num_written,
         num_shards=plan.manifest.num_shards,
-        num_bytes=plan.num_bytes,
+        num_bytes=plan.totals.num_bytes,
         num_skipped=len(samples.source.skipped),
         num_unreadable=count_unreadable(path, plan.manifest, reports),
-        num_truncated=plan.num_truncated,
+        num_truncated=plan.totals.num_truncated,
         seconds=time.perf_counter() - started,
     )
 
@@ -105,22 +103,23 @@ def estimate(config: ExtractConfig, progress: Progress | None = None) -> Extract
     backbone, samples, plan = _prepare(
         config, path, request_of(config), progress or SilentProgress()
     )
-    missing = _missing(path, plan.manifest)
-    missing_bytes = plan.missing_bytes(missing)
+    storage = open_storage(path)
+    missing = missing_shards(storage, plan.manifest)
+    missing_bytes = _missing_bytes(plan, len(missing))
     seconds = probe_seconds(backbone, samples, plan, _batch_size(config, backbone))
     return ExtractionEstimate(
         cache=path,
         num_samples=plan.manifest.num_samples,
-        num_tokens=plan.num_tokens,
+        num_tokens=plan.totals.num_tokens,
         num_shards=plan.manifest.num_shards,
         num_missing_shards=len(missing),
-        num_bytes=plan.num_bytes,
+        num_bytes=plan.totals.num_bytes,
         missing_bytes=missing_bytes,
-        free_bytes=plan.free_bytes,
-        seconds=seconds * missing_bytes / plan.num_bytes,
+        free_bytes=storage.free_bytes(),
+        seconds=seconds * missing_bytes / plan.totals.num_bytes,
         num_skipped=len(samples.source.skipped),
         num_unreadable=len(plan.failures),
-        num_truncated=plan.num_truncated,
+        num_truncated=plan.totals.num_truncated,
     )
 
 
@@ -176,7 +175,6 @@ def _finished(path: str, request: dict[str, JsonValue]) -> ExtractionReport | No
 def _prepare(
     config: ExtractConfig, path: str, request: dict[str, JsonValue], reports: Progress
 ) -> tuple[Backbone, NumberedSamples, ExtractionPlan]:
-    from .plan import make_plan
     from .samples import NumberedSamples
 
     # Data first: its mistakes are the common ones and take no time to find.
@@ -193,66 +191,101 @@ def _prepare(
             source.media.read(meter.advance)
     backbone = load_backbone(config.backbone_config, config.device)
     samples = NumberedSamples(source, config.views, config.augmentation)
-    plan = make_plan(config, backbone, samples, path, request, reports)
+    plan = _plan(config, backbone, samples, path, request, reports)
     refuse_unreadable(config.on_error, plan.manifest, plan.failures)
-    if plan.num_truncated:
+    if plan.totals.num_truncated:
         reports.say(
-            f"{plan.num_truncated:,} of {plan.manifest.num_samples:,} texts are longer than "
-            f"{backbone.spec.options['max_length']} tokens and were cut."
+            f"{plan.totals.num_truncated:,} of {plan.manifest.num_samples:,} texts are longer "
+            f"than {backbone.spec.options['max_length']} tokens and were cut."
         )
     if source.skipped:
         reports.say(f"rows that cannot be used and are left out: {len(source.skipped):,}")
     return backbone, samples, plan
 
 
-def _missing(path: str, manifest: Manifest) -> list[int]:
-    """Shards that a run would write; all of them where there is no cache yet."""
-    storage = open_storage(path)
-    present = read_manifest(storage)
+def _plan(
+    config: ExtractConfig,
+    backbone: Backbone,
+    samples: NumberedSamples,
+    path: str,
+    request: dict[str, JsonValue],
+    reports: Progress,
+) -> ExtractionPlan:
+    """By which the cache there was begun, or else a new one.
+
+    Raises:
+        FingerprintMismatchError: A cache of something else lies there; names what differs.
+    """
+    from .plan import identity_of, make_plan, plan_of
+
+    present = read_manifest(open_storage(path))
     if present is None:
-        return list(range(manifest.num_shards))
-    if present.identity != manifest.identity:
-        raise FingerprintMismatchError(path, manifest.identity.differences(present.identity))
-    if present.inputs != manifest.inputs:
-        difference = f"inputs: {list(manifest.inputs)} here, {list(present.inputs)} there"
+        return make_plan(config, backbone, samples, request, reports)
+    identity = identity_of(config, backbone, samples)
+    if present.identity != identity:
+        raise FingerprintMismatchError(path, identity.differences(present.identity))
+    if present.inputs != backbone.stored_inputs:
+        difference = f"inputs: {list(backbone.stored_inputs)} here, {list(present.inputs)} there"
         raise FingerprintMismatchError(path, [difference])
-    return CacheWriter(storage, manifest).missing_shards()
+    return plan_of(present) or make_plan(config, backbone, samples, request, reports)
 
 
-def _refuse_what_will_not_fit(path: str, plan: ExtractionPlan, missing: list[int]) -> None:
-    needed = plan.missing_bytes(missing)
-    if plan.free_bytes is not None and needed >= plan.free_bytes:
+def _missing_bytes(plan: ExtractionPlan, num_missing: int) -> int:
+    """About how many bytes that many shards take: all but the last of a split are equally large."""
+    return plan.totals.num_bytes * num_missing // plan.manifest.num_shards
+
+
+def _refuse_what_will_not_fit(path: str, plan: ExtractionPlan) -> None:
+    storage = open_storage(path)
+    free = storage.free_bytes()
+    needed = _missing_bytes(plan, len(missing_shards(storage, plan.manifest)))
+    if free is not None and needed >= free:
         raise StorageError(
-            f"{path}: needs {needed / 1e9:.2f} GB, {plan.free_bytes / 1e9:.2f} GB are free. "
+            f"{path}: needs {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free. "
             "Choose another --cache path, fewer --layers, or a shorter --max-length."
         )
 
 
-def _write_shards(
+def _write_missing(
     config: ExtractConfig,
     backbone: Backbone,
     samples: NumberedSamples,
     plan: ExtractionPlan,
     writer: CacheWriter,
-    order: list[int],
-    meter: Meter,
-) -> None:
+    reports: Progress,
+) -> int:
+    """Make what nobody else makes, until the cache is complete; how many samples were written."""
     from .pipeline import extract_shards
 
-    bytes_per_sample = plan.bytes_per_sample
+    manifest, bytes_per_sample = plan.manifest, plan.bytes_per_sample
+    missing = sum(len(manifest.shard_samples(shard)) for shard in writer.missing_shards())
+    done = manifest.num_samples - missing
+    with (
+        StopSignals(signal.SIGTERM) as stop,
+        Claims(writer.storage) as claims,
+        reports.meter("extract", manifest.num_samples, "samples", done) as meter,
+    ):
+        share = Share(writer, claims, stop, meter)
 
-    def count(samples: int) -> None:
-        meter.advance(samples, bytes=int(samples * bytes_per_sample))
+        def count(samples: int) -> None:
+            meter.advance(samples, bytes=int(samples * bytes_per_sample))
 
-    extract_shards(
-        backbone,
-        order,
-        read=lambda shard: _read_shard(config, shard, plan.manifest, backbone, samples),
-        write=writer.write_shard,
-        stored=encoding(config.encoding),
-        batch_size=_batch_size(config, backbone),
-        on_batch=count,
-    )
+        while writer.missing_shards():
+            extract_shards(
+                backbone,
+                share,
+                read=lambda shard: _read_shard(config, shard, manifest, backbone, samples),
+                write=share.write,
+                stored=encoding(config.encoding),
+                batch_size=_batch_size(config, backbone),
+                on_batch=count,
+            )
+            share.wait_for_others()
+            if stop.is_requested and writer.missing_shards():
+                reports.say("SIGTERM: what was begun is written; run the same command to go on")
+                stop.act()
+        claims.clear()
+    return share.num_written
 
 
 def _read_shard(

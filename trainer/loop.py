@@ -6,6 +6,7 @@ checkpoint, so a run that was stopped anywhere ends with the same weights.
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from cache_schema import Meter, Progress, StreamSpec
+from cache_schema import Meter, Progress, StopSignals, StreamSpec
 
 from .checkpoint import Checkpoint, save_checkpoint
 from .config import FitConfig
@@ -22,7 +23,6 @@ from .data import FitData
 from .diagnosis import find_cause
 from .errors import NonFiniteLossError
 from .evaluation import measure
-from .interrupts import StopSignals
 from .loader import BatchLoader
 from .log import RunLog
 from .order import batch_bounds, draw_views, epoch_order, num_batches, rank_part, step_seed
@@ -74,7 +74,7 @@ class TrainingLoop:
         self._streams = streams
         self._progress = progress
         self._log = RunLog(folder, accelerator, data.task, progress)
-        self._stop = StopSignals()
+        self._stop = StopSignals(signal.SIGINT, signal.SIGTERM)
         self._epoch_samples = len(data.train) // self._world_size
         self._epoch_batches = num_batches(self._epoch_samples, config.batch_size)
         self._epoch_steps = num_batches(self._epoch_batches, config.accumulate)

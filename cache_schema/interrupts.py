@@ -1,4 +1,4 @@
-"""Ctrl-C and a scheduler's SIGTERM, kept back until the run stands between two steps."""
+"""Ctrl-C and a scheduler's SIGTERM, kept back until the work stands between two steps."""
 
 from __future__ import annotations
 
@@ -8,19 +8,23 @@ from types import FrameType
 
 
 class StopSignals:
-    """Notes the first stop signal instead of raising in the middle of an update.
+    """Notes the first stop signal instead of raising in the middle of a step.
 
     A second one acts at once. Outside the main thread, where Python delivers no signals, it does
     nothing.
+
+    Args:
+        numbers: The signals that are kept back.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *numbers: signal.Signals) -> None:
+        self._numbers = numbers
         self._received: int | None = None
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in self._numbers:
                 self._previous[number] = signal.signal(number, self._note)
         return self
 
