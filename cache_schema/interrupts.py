@@ -10,8 +10,8 @@ from types import FrameType
 class StopSignals:
     """Notes the first stop signal instead of raising in the middle of a step.
 
-    A second one acts at once. Outside the main thread, where Python delivers no signals, it does
-    nothing.
+    A Ctrl-C after it acts at once; schedulers send SIGTERM several times, and to every process.
+    Outside the main thread, where Python delivers no signals, it does nothing.
 
     Args:
         numbers: The signals that are kept back.
@@ -29,7 +29,7 @@ class StopSignals:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._restore()
+        self._restore(*self._numbers)
 
     @property
     def is_requested(self) -> bool:
@@ -50,9 +50,9 @@ class StopSignals:
     def _note(self, number: int, frame: FrameType | None) -> None:
         del frame
         self._received = number
-        self._restore()
+        self._restore(signal.SIGINT)
 
-    def _restore(self) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-        self._previous = {}
+    def _restore(self, *numbers: int) -> None:
+        for number in numbers:
+            if number in self._previous:
+                signal.signal(number, self._previous.pop(number))  # type: ignore[arg-type]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # A log of a day-long run stays readable: lines come ever less often, one a minute at least.
 FIRST_PAUSE_S = 2.0
 LONGEST_PAUSE_S = 60.0
+_SHORTEST_S = 0.01  # in less time a rate says nothing
 
 
 class Terminal:
@@ -149,7 +150,7 @@ class Count:
     def line(self) -> str:
         """`1,200/4,000 samples  512/s  1.2 GB  loss 0.31  5.5 s left`."""
         elapsed_s = time.monotonic() - self._started_at
-        rate = (self.done - self._before) / elapsed_s if elapsed_s else 0.0
+        rate = (self.done - self._before) / elapsed_s if elapsed_s > _SHORTEST_S else 0.0
         of_total = f"/{self.total:,}" if self.total else ""
         parts = [f"{self.done:,}{of_total} {self._unit}"]
         if rate:

@@ -131,6 +131,14 @@ def extract(
         int | None,
         typer.Option(min=1, metavar="N", help="Samples per step; chosen for the device."),
     ] = None,
+    workers: Annotated[
+        int,
+        typer.Option(metavar="N", min=1, help="Processes, each with a GPU or its part of cores."),
+    ] = 1,
+    dask: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Use all workers of this Dask scheduler (or file)."),
+    ] = None,
     on_error: OnError = "fail",
     trust_remote_code: Annotated[
         bool,
@@ -145,7 +153,8 @@ def extract(
 ) -> None:
     """Run a frozen backbone once and keep every layer's hidden states.
 
-    Killed and started again with the same flags it goes on where it was.
+    Killed and started again with the same flags it goes on where it was. Started several times at
+    once, on any machines, all fill one cache.
     """
     from extractor import ExtractConfig
 
@@ -179,6 +188,8 @@ def extract(
             "align": align,
             "device": device,
             "batch_size": batch_size,
+            "workers": workers,
+            "dask": dask,
             "on_error": on_error,
             "trust_remote_code": trust_remote_code,
         },

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cache_schema import EncodingName
 
@@ -76,6 +76,13 @@ class ExtractConfig(BaseModel):
     batch_size: int | None = Field(
         default=None, ge=1, description="samples per forward pass; null fits the device"
     )
+    workers: int = Field(
+        default=1, ge=1, description="processes on this machine, each with its GPU or its cores"
+    )
+    dask: str | None = Field(
+        default=None,
+        description="address or file of a Dask scheduler, whose workers all take part",
+    )
     on_error: Literal["fail", "skip"] = Field(
         default="fail", description="what to do with samples that cannot be used"
     )
@@ -83,6 +90,12 @@ class ExtractConfig(BaseModel):
     shard_bytes: int = Field(
         default=SHARD_BYTES, ge=1024, description="hidden states per shard, in bytes"
     )
+
+    @model_validator(mode="after")
+    def _has_one_crew(self) -> ExtractConfig:
+        if self.dask is not None and self.workers > 1:
+            raise ValueError("workers and dask: needed one of them; Dask has workers of its own")
+        return self
 
     @property
     def backbone_config(self) -> BackboneConfig:

@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 import numpy as np
 import torch
-from pydantic import BaseModel, JsonValue
+from pydantic import JsonValue
 
 from cache_schema import (
     Identity,
@@ -25,23 +25,10 @@ from .backbones.base import Backbone
 from .config import ExtractConfig
 from .inputs.targets import TargetData
 from .samples import NumberedSamples
+from .totals import Totals
 
 _READ_AT_ONCE = 2048  # samples; keeps the tokenizer's threads busy and memory small
 _PROBE_SECONDS = 4.0
-
-
-class Totals(BaseModel):
-    """What is known once everything was read; recorded, so that who joins need not read it again.
-
-    Attributes:
-        num_tokens: Rows of all streams and samples.
-        num_bytes: Bytes of all arrays with their checksums, exact.
-        num_truncated: Samples longer than the backbone takes.
-    """
-
-    num_tokens: int
-    num_bytes: int
-    num_truncated: int
 
 
 @dataclass(frozen=True)
@@ -131,8 +118,8 @@ def make_plan(
 
 def plan_of(manifest: Manifest) -> ExtractionPlan | None:
     """The plan by which a cache was begun; None if its manifest does not tell."""
-    totals = manifest.execution.get("totals")
-    return None if totals is None else ExtractionPlan(manifest, Totals.model_validate(totals))
+    totals = Totals.of(manifest)
+    return None if totals is None else ExtractionPlan(manifest, totals)
 
 
 def unreadable(

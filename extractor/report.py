@@ -8,6 +8,19 @@ from pydantic import JsonValue
 
 
 @dataclass(frozen=True)
+class Filled:
+    """What one or several processes did to a cache.
+
+    Attributes:
+        num_written: Samples.
+        seconds: Duration of the forward passes with everything that overlaps them.
+    """
+
+    num_written: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
 class ExtractionReport:
     """What an extraction did.
 

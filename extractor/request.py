@@ -23,17 +23,30 @@ def default_cache_path(config: ExtractConfig) -> str:
 
 def request_of(config: ExtractConfig) -> dict[str, JsonValue]:
     """What was asked for, with the size and time of change of every file it depends on."""
-    # Absolute paths, so that `unipt repair` finds the data from any folder.
-    data = tuple(_absolute(entry) for entry in config.data)
-    media_root = None if config.media_root is None else _absolute(config.media_root)
-    settings = config.model_copy(update={"data": data, "media_root": media_root}).model_dump(
-        mode="json", exclude={"cache", "device", "batch_size"}
+    # `unipt repair` has to find everything from any folder.
+    settings = with_absolute_paths(config).model_dump(
+        mode="json", exclude={"cache", "device", "batch_size", "workers", "dask"}
     )
     return {
         "config": settings,
         "backbone": resolve_backbone(config.backbone_config).stamp(),
         "data": data_stamp(config.data_config),
     }
+
+
+def with_absolute_paths(config: ExtractConfig) -> ExtractConfig:
+    """The same extraction, whatever the current folder is."""
+    found = {
+        "backbone": resolve_backbone(config.backbone_config).load_name,
+        "data": tuple(_absolute(entry) for entry in config.data),
+        "media_root": None if config.media_root is None else _absolute(config.media_root),
+        "cache": config.cache if config.cache is None else _absolute_cache(config.cache),
+    }
+    return config.model_copy(update=found)
+
+
+def _absolute_cache(cache: str) -> str:
+    return cache if "://" in cache else str(Path(cache).expanduser().absolute())
 
 
 def _absolute(entry: str) -> str:

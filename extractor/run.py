@@ -22,7 +22,6 @@ from cache_schema import (
     StorageError,
     drop_bad_shards,
     encoding,
-    finished_shards,
     missing_shards,
     open_storage,
     read_manifest,
@@ -34,10 +33,11 @@ from .backbones import load_backbone
 from .config import ExtractConfig
 from .errors import HiddenStateError
 from .inputs import DataError, open_data
-from .report import ExtractionEstimate, ExtractionReport
+from .report import ExtractionEstimate, ExtractionReport, Filled
 from .request import default_cache_path, request_of
 from .share import Share
-from .unreadable import count_unreadable, refuse_unreadable
+from .totals import Totals
+from .unreadable import name_unreadable, refuse_unreadable
 
 if TYPE_CHECKING:
     from .backbones.base import Backbone
@@ -54,7 +54,8 @@ def extract(config: ExtractConfig, progress: Progress | None = None) -> Extracti
 
     A finished cache of the same request is recognised from the sizes and times of change of all
     files involved, without loading anything. A cache that an earlier run left unfinished is
-    completed; what is finished stays.
+    completed; what is finished stays. Any number of processes on any machines may fill the same
+    cache at once: each makes what no other makes.
 
     Args:
         config: What to extract from what.
@@ -66,33 +67,46 @@ def extract(config: ExtractConfig, progress: Progress | None = None) -> Extracti
     reports = progress or SilentProgress()
     path = config.cache or default_cache_path(config)
     request = request_of(config)
-    finished = _finished(path, request)
-    if finished is not None:
-        return finished
-    backbone, samples, plan = _prepare(config, path, request, reports)
+    if _is_finished(path, request):
+        return _report(path, None, SilentProgress())
+    return _report(path, _fill(config, reports), reports)
+
+
+def _fill(config: ExtractConfig, reports: Progress) -> Filled:
+    if config.dask is not None:
+        from .crew import fill_on_dask
+
+        return fill_on_dask(config, reports)
+    if config.workers > 1:
+        from .crew import fill_with_workers
+
+        return fill_with_workers(config, reports)
+    return fill_alone(config, reports, StopSignals(signal.SIGTERM))
+
+
+def fill_alone(config: ExtractConfig, reports: Progress, stop: StopSignals) -> Filled:
+    """What one process does of an extraction: make what no other makes, until all is finished.
+
+    Args:
+        config: What to extract from what.
+        reports: Where to report.
+        stop: Says when no shard may be begun any more.
+
+    Raises:
+        UserError: Anything the user can mend.
+    """
+    path = config.cache or default_cache_path(config)
+    backbone, samples, plan = _prepare(config, path, request_of(config), reports)
     _refuse_what_will_not_fit(path, plan)
     joins = open_storage(path).size("zarr.json") is not None
     writer = CacheWriter.create(path, plan.manifest)
-    started = time.perf_counter()
     try:
-        num_written = _write_missing(config, backbone, samples, plan, writer, reports)
+        return _write_missing(config, backbone, samples, plan, writer, reports, stop)
     except HiddenStateError as error:
         # Another encoding is another cache: leave nothing in its way.
         if joins or not writer.discard_if_empty():
             raise HiddenStateError(f"{error} Use another --cache path with it.") from error
         raise
-    return ExtractionReport(
-        cache=path,
-        was_finished=False,
-        num_samples=plan.manifest.num_samples,
-        num_written=num_written,
-        num_shards=plan.manifest.num_shards,
-        num_bytes=plan.totals.num_bytes,
-        num_skipped=len(samples.source.skipped),
-        num_unreadable=count_unreadable(path, plan.manifest, reports),
-        num_truncated=plan.totals.num_truncated,
-        seconds=time.perf_counter() - started,
-    )
 
 
 def estimate(config: ExtractConfig, progress: Progress | None = None) -> ExtractionEstimate:
@@ -149,26 +163,40 @@ def repair(path: str | Path, progress: Progress | None = None) -> ExtractionRepo
     return extract(config, reports)
 
 
-def _finished(path: str, request: dict[str, JsonValue]) -> ExtractionReport | None:
-    """The report of a cache that is complete and was made by the same request."""
+def _is_finished(path: str, request: dict[str, JsonValue]) -> bool:
+    """Whether a cache is complete and was made by the same request."""
     storage = open_storage(path)
     manifest = read_manifest(storage)
     if manifest is None or manifest.execution.get("request") != request:
-        return None
-    if len(finished_shards(storage)) < manifest.num_shards:
-        return None
+        return False
+    return not missing_shards(storage, manifest)
+
+
+def _report(path: str, filled: Filled | None, reports: Progress) -> ExtractionReport:
+    """What a complete cache holds; the first samples without hidden states are named.
+
+    Args:
+        path: Of the cache.
+        filled: What was done to it; None if it was complete before.
+        reports: Where to report.
+    """
+    storage = open_storage(path)
+    manifest = read_manifest(storage)
+    if manifest is None:
+        raise CacheNotFoundError(path)
     receipts = [read_receipt(storage, shard) for shard in range(manifest.num_shards)]
+    totals = Totals.of(manifest)
     return ExtractionReport(
         cache=path,
-        was_finished=True,
+        was_finished=filled is None,
         num_samples=manifest.num_samples,
-        num_written=0,
+        num_written=filled.num_written if filled else 0,
         num_shards=manifest.num_shards,
         num_bytes=sum(receipt.num_bytes for receipt in receipts if receipt),
         num_skipped=manifest.num_skipped,
-        num_unreadable=sum(len(receipt.unreadable) for receipt in receipts if receipt),
-        num_truncated=0,
-        seconds=0.0,
+        num_unreadable=name_unreadable(path, manifest, receipts, reports),
+        num_truncated=totals.num_truncated if totals else 0,
+        seconds=filled.seconds if filled else 0.0,
     )
 
 
@@ -253,15 +281,17 @@ def _write_missing(
     plan: ExtractionPlan,
     writer: CacheWriter,
     reports: Progress,
-) -> int:
-    """Make what nobody else makes, until the cache is complete; how many samples were written."""
+    stop: StopSignals,
+) -> Filled:
+    """Make what nobody else makes, until the cache is complete."""
     from .pipeline import extract_shards
 
     manifest, bytes_per_sample = plan.manifest, plan.bytes_per_sample
     missing = sum(len(manifest.shard_samples(shard)) for shard in writer.missing_shards())
     done = manifest.num_samples - missing
+    started = time.perf_counter()
     with (
-        StopSignals(signal.SIGTERM) as stop,
+        stop,
         Claims(writer.storage) as claims,
         reports.meter("extract", manifest.num_samples, "samples", done) as meter,
     ):
@@ -285,7 +315,7 @@ def _write_missing(
                 reports.say("SIGTERM: what was begun is written; run the same command to go on")
                 stop.act()
         claims.clear()
-    return share.num_written
+    return Filled(share.num_written, time.perf_counter() - started)
 
 
 def _read_shard(

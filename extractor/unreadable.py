@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cache_schema import Manifest, Progress, UnreadableSample, open_storage, read_receipt
+from cache_schema import Manifest, Progress, Receipt, UnreadableSample
 
 from .inputs import BadRowError, OnError
 
@@ -30,10 +30,10 @@ def refuse_unreadable(
     )
 
 
-def count_unreadable(path: str, manifest: Manifest, reports: Progress) -> int:
-    """Samples of a cache without hidden states; the first rows of them are named."""
-    storage = open_storage(path)
-    receipts = (read_receipt(storage, shard) for shard in range(manifest.num_shards))
+def name_unreadable(
+    path: str, manifest: Manifest, receipts: Sequence[Receipt | None], reports: Progress
+) -> int:
+    """How many samples of a cache have no hidden states; the first rows of them are named."""
     found = [sample for receipt in receipts if receipt for sample in receipt.unreadable]
     rows = _by_row(manifest, found)
     for (split, row), reason in list(rows.items())[:_NAMED]:
