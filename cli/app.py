@@ -19,6 +19,7 @@ from .inspect import inspect
 from .predict import predict
 from .repair import repair
 from .run import run
+from .submit import submit
 from .verify import verify
 
 COMMANDS: tuple[Callable[..., None], ...] = (
@@ -32,6 +33,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     repair,
     gc,
     convert,
+    submit,
 )
 
 
@@ -72,7 +74,11 @@ def unipt(
 
 
 for command in COMMANDS:
-    app.command(command.__name__, epilog=epilog(command.__name__))(command)
+    # What follows the first word of a submitted command belongs to that command.
+    settings = {"allow_interspersed_args": command is not submit}
+    app.command(command.__name__, epilog=epilog(command.__name__), context_settings=settings)(
+        command
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

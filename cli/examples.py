@@ -53,6 +53,13 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "unipt predict --run runs/search --cache images.zarr --cache texts.zarr "
         "--out ranked.parquet",
     ),
+    "submit": (
+        "unipt submit --jobs 8 --gpus 1 --cpus 8 --memory 32G --time 4:00:00 "
+        "extract --backbone bert-base --data reviews.csv",
+        "unipt submit --after 1234 --gpus 1 fit --cache reviews-bert-base.zarr --lr 1e-3 --lr 1e-4",
+        "unipt submit --jobs 8 --gpus 1 --sbatch partition=gpu "
+        "run clip4clip-msrvtt --set data.root=/data/msrvtt",
+    ),
     "run": (
         "unipt run --list",
         "unipt run quickstart",

@@ -26,6 +26,9 @@ def run(
     ] = None,
     list_: Annotated[bool, typer.Option("--list", help="Show the pipelines and stop.")] = False,
     settings: Settings = None,
+    extract_only: Annotated[
+        bool, typer.Option("--extract-only", help="Stop when the caches are complete.")
+    ] = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -42,4 +45,5 @@ def run(
     elif name is None:
         raise typer.BadParameter("needed the NAME of a pipeline, or --list")
     else:
-        run_pipeline(load_pipeline(path, name, settings or ()), terminal)
+        pipeline = load_pipeline(path, name, settings or ())
+        run_pipeline(pipeline, terminal, extract_only=extract_only)

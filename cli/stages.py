@@ -28,8 +28,13 @@ Caches = Sequence["FeatureCache"]
 """Those that a run reads, in the task's order."""
 
 
-def run_pipeline(pipeline: Pipeline, terminal: Terminal) -> None:
+def run_pipeline(pipeline: Pipeline, terminal: Terminal, *, extract_only: bool = False) -> None:
     """Run what is not done yet, and print what came out.
+
+    Args:
+        pipeline: What to run.
+        terminal: Where to print.
+        extract_only: Leave when the caches are complete.
 
     Raises:
         UserError: A stage cannot run, or a run folder holds a run of other settings.
@@ -38,6 +43,10 @@ def run_pipeline(pipeline: Pipeline, terminal: Terminal) -> None:
     for stage, settings in pipeline.stages.items():
         extractions[stage] = extractor.extract(settings, terminal)
         terminal.say(summary(extractions[stage]))
+    extracted = {stage: report.as_dict() for stage, report in extractions.items()}
+    if extract_only:
+        terminal.result("", {"extract": extracted})
+        return
     opened = {stage: unipt.open_cache(report.cache) for stage, report in extractions.items()}
     caches = {
         name: [opened[stage] for stage in settings.caches or opened]
@@ -46,7 +55,7 @@ def run_pipeline(pipeline: Pipeline, terminal: Terminal) -> None:
     reports = {name: _fit(pipeline, name, caches[name], terminal) for name in pipeline.fit}
     metrics = {name: _evaluate(pipeline, name, caches[name], terminal) for name in pipeline.fit}
     facts: dict[str, Any] = {
-        "extract": {stage: report.as_dict() for stage, report in extractions.items()},
+        "extract": extracted,
         "fit": {name: report.model_dump(mode="json") for name, report in reports.items()},
         "evaluate": metrics,
     }

@@ -32,12 +32,13 @@ class Share:
         self._stop = stop
         self._meter = meter
         self._taken: set[int] = set()
+        self._in_hand: set[int] = set()
         self._counted = set(range(writer.manifest.num_shards)) - set(writer.missing_shards())
         self.num_written = 0
 
     def __iter__(self) -> Iterator[int]:
         for shard in self._order():
-            if self._stop.is_requested:
+            if self._stop.is_requested or (self._in_hand and not self._are_plenty()):
                 return
             if not self._claims.take(shard):
                 continue
@@ -45,6 +46,7 @@ class Share:
                 self._claims.release(shard)  # it was finished just before
                 continue
             self._taken.add(shard)
+            self._in_hand.add(shard)
             yield shard
 
     def write(self, shard: int, contents: ShardContents) -> None:
@@ -52,10 +54,12 @@ class Share:
         if self._writer.write_shard(shard, contents):
             self.num_written += len(self._writer.manifest.shard_samples(shard))
         self._claims.release(shard)
+        self._in_hand.discard(shard)
 
     def wait_for_others(self) -> None:
-        """Give those a moment who make what is left, and count what they finish."""
-        if self._look() and not self._stop.is_requested:
+        """Give those a moment who make all that is left, and count what they finish."""
+        missing = self._look()
+        if missing and missing <= self._claims.of_others() and not self._stop.is_requested:
             time.sleep(_LOOK_EVERY_S)
 
     def _order(self) -> list[int]:
@@ -65,6 +69,12 @@ class Share:
             return missing
         start = random.randrange(len(missing))
         return missing[start:] + missing[:start]
+
+    def _are_plenty(self) -> bool:
+        """Whether one can be prepared ahead; the last ones are left to whoever has none."""
+        others = self._claims.of_others()
+        free = set(self._writer.missing_shards()) - others - self._in_hand
+        return len(free) > len(others)
 
     def _look(self) -> set[int]:
         """The shards that are missing now; what others have finished is counted."""

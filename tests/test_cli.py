@@ -28,7 +28,7 @@ from cli.examples import EXAMPLES
 Run = Callable[..., Outcome]
 
 FLAGS = {
-    "run": "NAME --file --list --set --quiet --json",
+    "run": "NAME --file --list --set --extract-only --quiet --json",
     "extract": "--backbone --data --revision --split --modality --text-column "
     "--text-pair-column --image-column --video-column --regions-column --frames --image-size "
     "--media-root --views --target --key --cache --layers --precision --quantize --encoding "
@@ -44,6 +44,8 @@ FLAGS = {
     "verify": "CACHE --quick --quiet --json",
     "repair": "CACHE --quiet --json",
     "gc": "CACHE --include-recent --dry-run --json",
+    "submit": "COMMAND... --jobs --gpus --cpus --memory --time --sbatch --after --name --dry-run "
+    "--json",
     "convert": "KIND CHECKPOINT FOLDER --tokenizer --quiet --json",
 }
 HEAVY = ("torch", "transformers", "zarr", "pandas", "numpy", "datasets", "accelerate", "matplotlib")

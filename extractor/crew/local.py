@@ -81,7 +81,8 @@ class _Crew:
         """Start a worker in each of these environments."""
         for environment in environments:
             worker = subprocess.Popen(
-                [sys.executable, "-m", "extractor.crew.worker"],
+                # -P: no folder of the user's that is called like one of ours comes first.
+                [sys.executable, "-P", "-m", "extractor.crew.worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
