@@ -46,7 +46,7 @@ from .receipts import (
     read_receipt,
 )
 from .shard import ShardContents, StreamContents
-from .storage import open_storage
+from .storage import Storage, open_storage
 from .writer import CacheWriter, missing_shards, read_manifest
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ __all__ = [
     "SilentProgress",
     "SplitSpec",
     "StopSignals",
+    "Storage",
     "StorageError",
     "StreamBatch",
     "StreamContents",

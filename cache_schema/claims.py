@@ -114,11 +114,11 @@ class Claims:
         if claim is not None and claim.host == gethostname() and not _is_running(claim.pid):
             return True
         # Clocks of machines differ, so what counts is how long nothing was seen to change.
-        before, since = self._seen.get(shard, (b"", 0.0))
-        if data != before:
+        seen = self._seen.get(shard)
+        if seen is None or seen[0] != data:
             self._seen[shard] = data, self._clock()
             return False
-        return self._clock() - since > _LOST_AFTER_S
+        return self._clock() - seen[1] > _LOST_AFTER_S
 
     def _keep_alive(self) -> None:
         while not self._ends.wait(_BEAT_S):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -114,3 +115,35 @@ def test_extraction_and_training_survive_any_number_of_kills(
     killed = load_file(tmp_path / "killed" / "model.safetensors")
     assert died >= 1
     torch.testing.assert_close(killed, straight, rtol=0, atol=0)
+
+
+def slurm(*words: str) -> str:
+    """What one of Slurm's commands prints."""
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.mark.skipif(shutil.which("sbatch") is None, reason="no Slurm on this machine")
+def test_jobs_of_a_real_slurm_share_a_cache_and_go_on_after_sigterm(
+    tiny_bert: Path, many_reviews: Path, in_tmp: Path
+) -> None:
+    """Slurm lets a job that was queued again wait for two minutes."""
+    unipt = [sys.executable, "-m", "cli"]
+    settings = ["--backbone", str(tiny_bert), "--data", str(many_reviews), "--device", "cpu"]
+    extract_many = ["extract", *settings, "--cache", "shared", "--batch-size", "1"]
+    job = slurm(*unipt, "submit", "--jobs", "2", "--memory", "1G", *extract_many)
+    training = ["fit", "--cache", "shared", "--run", "run", "--epochs", "200", "--device", "cpu"]
+    after = slurm(*unipt, "submit", "--after", job, "--memory", "1G", *training)
+    is_told = False
+    deadline = time.monotonic() + 600
+    while not Path("run/model.safetensors").exists():
+        assert time.monotonic() < deadline, slurm("squeue")
+        if not is_told and list(Path("run/checkpoints").glob("*")):
+            slurm("scancel", "--signal=TERM", after)
+            is_told = True
+        time.sleep(0.5)
+
+    log = Path(f"jobs/fit-{after}.log").read_text()
+    assert verify("shared") == []
+    assert len(list(Path("jobs").glob(f"extract-{job}_*.log"))) == 2
+    assert "turn 1 ends, the job goes on in the next one" in log
+    assert "resuming after step" in log

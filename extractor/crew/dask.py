@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cache_schema import Progress, SilentProgress, StopSignals, UserError
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
 _WAIT_FOR_WORKERS_S = 600.0
+_CONNECT_S = 10.0
+_NEEDED = (
+    "Give a Dask scheduler's address, such as tcp://host:8786, or the file that "
+    "`dask scheduler --scheduler-file FILE` writes."
+)
 
 
 def fill_on_dask(config: ExtractConfig, progress: Progress) -> Filled:
@@ -146,13 +152,12 @@ def _result(task: Future[str | None]) -> str | None:
 def _connect(where: str) -> Client:
     from distributed import Client
 
-    options: dict[str, Any] = (
-        {"address": where} if "://" in where or ":" in where else {"scheduler_file": where}
-    )
+    is_address = ":" in where
+    if not is_address and not Path(where).is_file():
+        # Dask would wait for the file.
+        raise UserError(f"--dask {where}: there is no such file. {_NEEDED}")
+    chosen: dict[str, Any] = {"address": where} if is_address else {"scheduler_file": where}
     try:
-        return Client(**options, timeout=10)
+        return Client(**chosen, timeout=_CONNECT_S)
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"--dask {where}: no Dask scheduler there ({error}). Give its address, such as "
-            "tcp://host:8786, or the file that `dask scheduler --scheduler-file FILE` writes."
-        ) from error
+        raise UserError(f"--dask {where}: no scheduler there ({error}). {_NEEDED}") from error

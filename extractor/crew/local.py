@@ -153,10 +153,11 @@ class _Crew:
 
     def _receive(self, number: int, worker: subprocess.Popen[str]) -> None:
         assert worker.stdout is not None
-        for line in worker.stdout:
-            event = read(line)
-            if event is not None:
-                self._events.put((number, event))
+        with worker.stdout as lines:
+            for line in lines:
+                event = read(line)
+                if event is not None:
+                    self._events.put((number, event))
 
 
 def _environments(config: ExtractConfig) -> list[Mapping[str, str]]:

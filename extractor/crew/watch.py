@@ -5,7 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from cache_schema import Manifest, Progress, missing_shards, open_storage, read_manifest
+from cache_schema import (
+    Manifest,
+    Progress,
+    Storage,
+    missing_shards,
+    open_storage,
+    read_manifest,
+)
 
 from ..report import Filled
 
@@ -25,26 +32,27 @@ def watch(path: str, progress: Progress, is_alive: Callable[[], bool]) -> Filled
     """
     storage = open_storage(path)
     manifest = read_manifest(storage)
+    done = 0 if manifest is None else _num_finished(storage, manifest)
     while manifest is None and is_alive():
         time.sleep(_LOOK_EVERY_S)
         manifest = read_manifest(storage)
     if manifest is None:
         return Filled()
     started = time.perf_counter()
-    missing = set(missing_shards(storage, manifest))
-    before = _num_samples(manifest, missing)
-    done = manifest.num_samples - before
+    shown = done
     with progress.meter("extract", manifest.num_samples, "samples", done) as meter:
         alive = True
         while alive:
             alive = is_alive()
-            now = set(missing_shards(storage, manifest))
-            meter.advance(_num_samples(manifest, missing - now))
-            missing = now
+            now = _num_finished(storage, manifest)
+            meter.advance(now - shown)
+            shown = now
             if alive:
                 time.sleep(_LOOK_EVERY_S)
-    return Filled(before - _num_samples(manifest, missing), time.perf_counter() - started)
+    return Filled(shown - done, time.perf_counter() - started)
 
 
-def _num_samples(manifest: Manifest, shards: set[int]) -> int:
-    return sum(len(manifest.shard_samples(shard)) for shard in shards)
+def _num_finished(storage: Storage, manifest: Manifest) -> int:
+    """Samples."""
+    missing = missing_shards(storage, manifest)
+    return manifest.num_samples - sum(len(manifest.shard_samples(shard)) for shard in missing)
