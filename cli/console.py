@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shlex
 import sys
 import time
@@ -31,7 +32,9 @@ class Terminal:
     """Tells a person, a log or a program how a stage goes (a `cache_schema.Progress`)."""
 
     def __init__(self, *, quiet: bool = False, as_json: bool = False) -> None:
-        self._quiet = quiet
+        # Of the processes that `torchrun` starts only the first one speaks.
+        self._is_silent = os.environ.get("RANK", "0") != "0"
+        self._quiet = quiet or self._is_silent
         self._as_json = as_json
         self._is_tty = sys.stderr.isatty()
         self._bars: Bars | None = None
@@ -62,6 +65,8 @@ class Terminal:
 
     def result(self, text: str, facts: Mapping[str, Any]) -> None:
         """Print what was found: `text` for a person, or `facts` for a program."""
+        if self._is_silent:
+            return
         if self._as_json:
             print(json.dumps(_plain(facts), allow_nan=False), flush=True)
         elif text and not self._quiet:

@@ -59,7 +59,7 @@ def submit(
 
     Prints the number of the job, for --after of the next one.
     """
-    _refuse_what_fails_later(command, jobs)
+    _refuse_what_fails_later(command, jobs, gpus)
     one = Resources(1, gpus, cpus, memory, time, tuple(sbatch or ()))
     many = replace(one, jobs=jobs)
     terminal = Terminal(as_json=as_json)
@@ -81,7 +81,7 @@ def submit(
     terminal.result(before[0], {"job": before[0]})
 
 
-def _refuse_what_fails_later(command: list[str], jobs: int) -> None:
+def _refuse_what_fails_later(command: list[str], jobs: int, gpus: int) -> None:
     """Read the command as `unipt` will: a wrong flag must not wait in a queue to be found."""
     from .app import app
 
@@ -90,11 +90,17 @@ def _refuse_what_fails_later(command: list[str], jobs: int) -> None:
     if found is None or command[0] == "submit":
         known = ", ".join(name for name in group.commands if name != "submit")  # type: ignore[attr-defined]
         raise typer.BadParameter(f"found {command[0]!r}, needed one of {known}")
-    found.make_context(f"unipt {command[0]}", command[1:])
+    words = found.make_context(f"unipt {command[0]}", command[1:]).params
     if jobs > 1 and command[0] not in _SHARED:
         raise typer.BadParameter(
             f"--jobs is {jobs}, but {command[0]!r} is done by one job; several share "
             f"{' and '.join(_SHARED)}"
+        )
+    if gpus > 1 and command[0] != "run" and words.get("workers", 1) != gpus:
+        more = f", or --workers {gpus} after extract" if command[0] == "extract" else ""
+        raise typer.BadParameter(
+            f"--gpus is {gpus}, but {command[0]!r} uses {words.get('workers', 1)} of them; needed "
+            f"--gpus {words.get('workers', 1)}{more}"
         )
 
 

@@ -157,3 +157,16 @@ def test_a_table_aligns_numbers_right_and_text_left() -> None:
         "unipt           0.8500    1,000  12.35",
         "linear probe    0.8125        7      -",
     ]
+
+
+def test_only_the_first_of_several_processes_speaks(capsys, monkeypatch) -> None:
+    """Those that `torchrun` starts would all print the same lines and the same JSON."""
+    monkeypatch.setenv("RANK", "1")
+    terminal = Terminal(as_json=True)
+    terminal.say("a line")
+    with terminal.meter("train", 10, "samples") as meter:
+        meter.advance(10)
+
+    terminal.result("text", {"a": 1})
+
+    assert capsys.readouterr() == ("", "")

@@ -54,7 +54,8 @@ def test_a_script_asks_for_what_was_given_and_runs_the_command_as_it_is(
     slurm: Path, unipt_command: Callable
 ) -> None:
     resources = ("--jobs", "8", "--gpus", "2", "--cpus", "4", "--memory", "32G", "--time", "4:00")
-    shown = unipt_command("submit", *resources, "--sbatch", "partition=gpu", *EXTRACT)
+    extract = (*EXTRACT, "--workers", "2")
+    shown = unipt_command("submit", *resources, "--sbatch", "partition=gpu", *extract)
 
     assert (shown.code, shown.out) == (0, "77\n")
     script = Path("jobs/extract.sh").read_text()
@@ -75,7 +76,7 @@ def test_a_script_asks_for_what_was_given_and_runs_the_command_as_it_is(
     ]
     status, called = run_job(slurm, Path("jobs/extract.sh"))
     assert status == 0
-    command = "extract --backbone minilm --data two words.csv"
+    command = "extract --backbone minilm --data two words.csv --workers 2"
     assert called[0] == f"srun {sys.executable} -P -m cli {command}"
     assert not any(call.startswith("scontrol") for call in called)
 
@@ -89,6 +90,8 @@ def test_the_command_is_read_before_it_waits_in_a_queue(
         ("fit", "--cach", "x"): "No such option: --cach",
         ("extract", "--backbone", "minilm"): "Missing option '--data'",
         ("--jobs", "3", "fit", "--cache", "x"): "'fit' is done by one job",
+        ("--gpus", "2", "fit", "--cache", "x"): "'fit' uses 1 of them; needed --gpus 1",
+        ("--gpus", "2", *EXTRACT): "needed --gpus 1, or --workers 2 after extract",
     }
     for words, expected in wrong.items():
         shown = unipt_command("submit", *words)
