@@ -2,7 +2,7 @@
 
 {"say": TEXT}                               a line for the user
 {"meter": [LABEL, TOTAL, UNIT, DONE]}       a bar begins
-{"advance": AMOUNT, "facts": {...}}         it moves
+{"advance": AMOUNT, "facts": {...}}         it moves; with `bytes` for samples of its own
 {"end": LABEL}                              it ends
 {"error": TEXT}                             the user can mend it; the last line
 """

@@ -47,7 +47,7 @@ def fill_with_workers(config: ExtractConfig, progress: Progress) -> Filled:
             return crew.look()
 
         try:
-            filled = watch(path, progress, look)
+            filled = watch(path, progress, look, lambda: crew.num_made)
         finally:
             crew.end()
         if stop.is_requested and not crew.is_through:
@@ -57,9 +57,14 @@ def fill_with_workers(config: ExtractConfig, progress: Progress) -> Filled:
 
 
 class _Crew:
-    """The workers of one extraction."""
+    """The workers of one extraction.
+
+    Attributes:
+        num_made: Samples that went through their backbones.
+    """
 
     def __init__(self, config: ExtractConfig, progress: Progress, stop: StopSignals) -> None:
+        self.num_made = 0
         self._config = config
         self._progress = progress
         self._stop = stop
@@ -148,6 +153,8 @@ class _Crew:
             number, event = self._events.get()
             if "error" in event:
                 raise UserError(event["error"])
+            if "bytes" in event.get("facts", {}):
+                self.num_made += event["advance"]
             if number == 0:
                 self._shown.show(event)
 

@@ -19,13 +19,20 @@ from ..report import Filled
 _LOOK_EVERY_S = 0.5
 
 
-def watch(path: str, progress: Progress, is_alive: Callable[[], bool]) -> Filled:
+def watch(
+    path: str,
+    progress: Progress,
+    is_alive: Callable[[], bool],
+    num_made: Callable[[], int] = lambda: 0,
+) -> Filled:
     """Show how a cache fills.
 
     Args:
         path: Of the cache.
         progress: Where to report.
         is_alive: Whether somebody still works on it; called every half second, and may raise.
+        num_made: Samples that went through a backbone meanwhile, where that is known: shards take
+            their time until they are finished.
 
     Returns:
         What was finished meanwhile.
@@ -39,17 +46,18 @@ def watch(path: str, progress: Progress, is_alive: Callable[[], bool]) -> Filled
     if manifest is None:
         return Filled()
     started = time.perf_counter()
-    shown = done
+    finished = shown = done
     with progress.meter("extract", manifest.num_samples, "samples", done) as meter:
         alive = True
         while alive:
             alive = is_alive()
-            now = _num_finished(storage, manifest)
+            finished = _num_finished(storage, manifest)
+            now = max(shown, finished, min(done + num_made(), manifest.num_samples))
             meter.advance(now - shown)
             shown = now
             if alive:
                 time.sleep(_LOOK_EVERY_S)
-    return Filled(shown - done, time.perf_counter() - started)
+    return Filled(finished - done, time.perf_counter() - started)
 
 
 def _num_finished(storage: Storage, manifest: Manifest) -> int:
