@@ -117,7 +117,9 @@ class FeatureCache:
     def __len__(self) -> int:
         return self.num_samples
 
-    def __getitem__(self, sample: int) -> FeatureBatch:
+    def __getitem__(self, sample: int | slice) -> FeatureBatch:
+        if isinstance(sample, slice):
+            return self.gather(range(len(self))[sample])
         if not -len(self) <= sample < len(self):
             raise IndexError(f"sample {sample}: the cache has {len(self)}")
         return self.gather([sample % len(self)])
@@ -222,9 +224,11 @@ class FeatureCache:
             IndexError: A sample is out of range or unfinished.
             CorruptCacheError: The stored bytes of a sample are not what was written.
         """
-        chosen = np.asarray(samples, dtype=np.int64)
-        if chosen.ndim != 1 or chosen.size == 0:
-            raise IndexError(f"gather: needed one or more sample numbers, found {samples!r}")
+        found = np.asarray(samples)
+        if found.ndim != 1 or found.size == 0 or not np.issubdtype(found.dtype, np.integer):
+            hint = " Of a mask they are np.flatnonzero(mask)." if found.dtype == bool else ""
+            raise IndexError(f"gather: found {samples!r}, needed one or more sample numbers.{hint}")
+        chosen = found.astype(np.int64)
         if chosen.min() < 0 or chosen.max() >= len(self):
             raise IndexError(f"gather: samples must lie in 0..{len(self) - 1}")
         if not self.finished_samples[chosen].all():

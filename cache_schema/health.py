@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,7 +82,7 @@ def verify(
     return problems
 
 
-def drop_bad_shards(path: str | Path, problems: list[Problem]) -> list[int]:
+def drop_bad_shards(path: str | Path, problems: Sequence[Problem]) -> list[int]:
     """Remove every finished shard that has a problem, so that `unipt extract` writes it again.
 
     Returns:

@@ -5,9 +5,10 @@ It is stored as the attributes of the cache's root group, under the key `unipt`.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
 from .fingerprint import Identity
 
@@ -98,6 +99,9 @@ class Manifest(Document):
     encoding: EncodingName
     splits: tuple[SplitSpec, ...] = Field(min_length=1)
     targets: tuple[TargetSpec, ...] = ()
+    roles: tuple[str, ...] = Field(
+        default=(), description="what was read of a row: text, text_pair, image, video, regions"
+    )
     inputs: tuple[str, ...] = Field(default=(), description="stored model inputs, e.g. token_ids")
     shard_starts: tuple[int, ...] = Field(
         min_length=1, description="first sample of each shard; shards are consecutive"
@@ -107,6 +111,14 @@ class Manifest(Document):
     execution: dict[str, JsonValue] = Field(
         default_factory=dict, description="how it was run (device, batch size): not identity"
     )
+
+    @field_validator("shard_starts")
+    @classmethod
+    def _hold_every_sample(cls, starts: tuple[int, ...]) -> tuple[int, ...]:
+        """Samples before the first shard would shift the targets of all others."""
+        if starts[0] != 0 or any(a >= b for a, b in pairwise(starts)):
+            raise ValueError(f"found {starts[:3]!r} ..., needed numbers that rise from 0")
+        return starts
 
     @property
     def num_shards(self) -> int:

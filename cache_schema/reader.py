@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ class SampleReader:
         self._itemsize = encoding(manifest.encoding).itemsize
         self._shard_starts = np.array(manifest.shard_starts)
         self._checked = {s.name: np.zeros(manifest.num_samples, bool) for s in manifest.streams}
-        self._pool = ThreadPoolExecutor(_READ_THREADS, thread_name_prefix="unipt-read")
+        self._pool: tuple[int, ThreadPoolExecutor] | None = None
 
     @cached_property
     def index(self) -> dict[str, StreamIndex]:
@@ -121,7 +122,15 @@ class SampleReader:
         if len(jobs) == 1:
             read(jobs)
             return
-        list(self._pool.map(read, [jobs[part::_READ_THREADS] for part in range(_READ_THREADS)]))
+        list(
+            self._threads().map(read, [jobs[part::_READ_THREADS] for part in range(_READ_THREADS)])
+        )
+
+    def _threads(self) -> ThreadPoolExecutor:
+        # A forked process has its parent's pool without its threads, and would wait for ever.
+        if self._pool is None or self._pool[0] != os.getpid():
+            self._pool = os.getpid(), ThreadPoolExecutor(_READ_THREADS, "unipt-read")
+        return self._pool[1]
 
     def _corrupt(self, stream: str, sample: int, shard: int, what: str) -> CorruptCacheError:
         path = self._storage.path

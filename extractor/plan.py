@@ -103,6 +103,7 @@ def make_plan(
         encoding=config.encoding,
         splits=splits,
         targets=tuple(target.spec for target in source.targets),
+        roles=tuple(source.inputs),
         inputs=backbone.stored_inputs,
         shard_starts=shard_starts,
         num_samples=total,
@@ -175,9 +176,10 @@ def _shard_starts(
     """Fill shards up to `shard_bytes`; none crosses a split."""
     starts = []
     for split in splits:
-        filled = shard_bytes  # a split begins a shard
+        filled = 0
         for sample in range(split.start, split.stop):
-            if filled and filled + sample_bytes[sample] > shard_bytes:
+            # A sample that cannot be read has no bytes; also before such ones a split begins.
+            if sample == split.start or (filled and filled + sample_bytes[sample] > shard_bytes):
                 starts.append(sample)
                 filled = 0
             filled += int(sample_bytes[sample])

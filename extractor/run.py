@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,6 +17,7 @@ from cache_schema import (
     Claims,
     FingerprintMismatchError,
     Manifest,
+    Problem,
     Progress,
     SilentProgress,
     StopSignals,
@@ -84,13 +86,16 @@ def _fill(config: ExtractConfig, reports: Progress) -> Filled:
     return fill_alone(config, reports, StopSignals(signal.SIGTERM))
 
 
-def fill_alone(config: ExtractConfig, reports: Progress, stop: StopSignals) -> Filled:
+def fill_alone(
+    config: ExtractConfig, reports: Progress, stop: StopSignals, *, drop: Sequence[Problem] = ()
+) -> Filled:
     """What one process does of an extraction: make what no other makes, until all is finished.
 
     Args:
         config: What to extract from what.
         reports: Where to report.
         stop: Says when no shard may be begun any more.
+        drop: Whose shards are removed first, once it is certain that they can be made again.
 
     Raises:
         UserError: Anything the user can mend.
@@ -98,6 +103,7 @@ def fill_alone(config: ExtractConfig, reports: Progress, stop: StopSignals) -> F
     path = config.cache or default_cache_path(config)
     backbone, samples, plan = _prepare(config, path, request_of(config), reports)
     _refuse_what_will_not_fit(path, plan)
+    drop_bad_shards(path, drop)
     joins = open_storage(path).size("zarr.json") is not None
     writer = CacheWriter.create(path, plan.manifest)
     try:
@@ -159,8 +165,8 @@ def repair(path: str | Path, progress: Progress | None = None) -> ExtractionRepo
     if "config" not in request:
         raise CacheError(f"{path}: does not say how it was extracted. Extract it again.")
     config = ExtractConfig.model_validate({**request["config"], "cache": str(path)})
-    drop_bad_shards(path, problems)
-    return extract(config, reports)
+    filled = fill_alone(config, reports, StopSignals(signal.SIGTERM), drop=problems)
+    return _report(str(path), filled, reports)
 
 
 def _is_finished(path: str, request: dict[str, JsonValue]) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import dask.array
@@ -31,6 +33,8 @@ from cache_schema import (
     drop_bad_shards,
     encoding,
     find_garbage,
+    open_storage,
+    read_manifest,
     remove_garbage,
     verify,
 )
@@ -347,3 +351,48 @@ def test_an_open_cache_can_be_sent_to_another_process(cache_path) -> None:
         there = pool.apply(_gather_in_child, (cache,))
 
     assert there == here
+
+
+def test_a_cache_whose_shards_leave_out_samples_is_refused(cache_path) -> None:
+    """Earlier versions made such caches where the first sample of all could not be read."""
+    from cache_schema.receipts import group_document
+
+    storage = open_storage(cache_path)
+    manifest = read_manifest(storage)
+    moved = (1, *manifest.shard_starts[1:])
+    storage.write(
+        "zarr.json", [group_document(manifest.model_copy(update={"shard_starts": moved}))]
+    )
+
+    with pytest.raises(CacheError, match=r"shard_starts.*needed numbers that rise from 0.*again"):
+        FeatureCache.open(cache_path)
+
+
+def test_samples_are_asked_for_by_numbers_and_slices(cache_path) -> None:
+    cache = FeatureCache.open(cache_path)
+    mask = np.zeros(len(cache), dtype=bool)
+    mask[2] = True
+
+    with pytest.raises(IndexError, match=r"np\.flatnonzero\(mask\)"):
+        cache.gather(mask)
+    with pytest.raises(IndexError, match="needed one or more sample numbers"):
+        cache.gather([1.5])
+
+    assert cache[1:4].sample_ids.tolist() == [1, 2, 3]
+    assert cache[::-2].sample_ids.tolist() == list(range(len(cache)))[::-2]
+
+
+def test_a_forked_process_reads_a_cache_that_its_parent_has_read(cache_path) -> None:
+    """As the workers of torch's DataLoader do; they waited for threads that fork leaves behind."""
+    code = (
+        "import os, sys, warnings; from cache_schema import FeatureCache\n"
+        "warnings.simplefilter('ignore', DeprecationWarning)\n"
+        f"cache = FeatureCache.open({str(cache_path)!r})\n"
+        "expected = cache.gather([0, 1, 2]).streams['tokens'].values.sum().item()\n"
+        "if child := os.fork():\n"
+        "    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+        "found = cache.gather([0, 1, 2]).streams['tokens'].values.sum().item()\n"
+        "os._exit(0 if found == expected else 3)\n"
+    )
+
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -192,6 +192,34 @@ def test_the_first_look_finds_what_headers_tell(config, photos) -> None:
     assert not Path(str(config.cache)).exists()
 
 
+@pytest.mark.parametrize(
+    "gone", [(0, 6), (0, 1, 11), (6, 7), (6, 7, 8, 9, 10, 11)], ids=lambda rows: str(len(rows))
+)
+def test_files_that_are_missing_where_a_split_begins_shift_nothing(config, photos, gone) -> None:
+    """They have no bytes at all; once the samples before the first shard lost their targets."""
+    header, *rows = (photos / "rows.csv").read_text().splitlines()
+    for split, part in (("train", rows[:6]), ("test", rows[6:])):
+        (photos / f"{split}.csv").write_text("\n".join([header, *part]) + "\n")
+    for row in gone:
+        (photos / f"{row}.jpg").write_bytes(b"")
+    data = tuple(f"{split}={photos / split}.csv" for split in ("train", "test"))
+
+    report = extract(config.model_copy(update={"data": data, "on_error": "skip"}))
+
+    assert (report.num_samples, report.num_unreadable) == (NUM, len(gone))
+    cache = FeatureCache.open(report.cache)
+    assert cache.manifest.shard_starts[0] == 0
+    assert {6} <= set(cache.manifest.shard_starts)
+    assert [found.sample for found in cache.unreadable] == [*gone]
+    assert cache.target("label").values.tolist() == [number % 2 for number in range(NUM)]
+    assert cache.source_rows().tolist() == [*range(6), *range(6)]
+    backbone = load_backbone(config.backbone_config, "cpu")
+    for sample in sorted(set(range(NUM)) - set(gone)):
+        prepared = backbone.prepare([{"id": 0, "image": str(photos / f"{sample}.jpg")}])
+        (expected,) = (stream.values for stream in backbone.run(prepared, [0]).streams.values())
+        torch.testing.assert_close(states(cache, sample), expected, atol=2e-3, rtol=1e-3)
+
+
 def test_terminal_and_inspect_name_unreadable_rows(
     config, photos, unipt_command: Callable[..., Outcome]
 ) -> None:

@@ -28,6 +28,7 @@ class CacheExcerpt(Settings):
     identity: Identity
     streams: tuple[StreamSpec, ...]
     encoding: EncodingName
+    roles: tuple[str, ...] = Field((), description="what was read of a row; () if not recorded")
 
     @classmethod
     def of(cls, cache: FeatureCache) -> CacheExcerpt:
@@ -39,11 +40,12 @@ class CacheExcerpt(Settings):
             identity=manifest.identity,
             streams=manifest.streams,
             encoding=manifest.encoding,
+            roles=manifest.roles,
         )
 
     @property
     def example(self) -> tuple[str, ...]:
-        """What a sample to predict looks like: a text, the name of a file, or a file and a text."""
+        """What a sample to predict looks like: texts, the name of a file, or a file and a text."""
         parts = []
         if "media" in self.identity.data:
             if "regions" in self.identity.features:
@@ -52,6 +54,8 @@ class CacheExcerpt(Settings):
                 parts.append("clip.mp4" if self.backbone.options.get("frames") else "photo.jpg")
         if "texts" in self.identity.data or not parts:
             parts.append("a text of yours")
+        if "text_pair" in self.roles:
+            parts.append("its second text")
         return tuple(parts)
 
 

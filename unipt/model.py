@@ -75,8 +75,7 @@ class Model:
         Raises:
             UserError: A sample is of the wrong kind, or a text is empty.
         """
-        reads = self.side(0).reads
-        given = [sample_of(position, sample, reads) for position, sample in enumerate(samples)]
+        given = self._given(samples, self.side(0), batch_size)
         rows = self.predict_samples(iter(given), batch_size=batch_size)
         return [{k: v for k, v in row.items() if k != "probabilities"} for row in rows]
 
@@ -120,7 +119,7 @@ class Model:
         """
         check_retrieval(self.run)
         frozen = self.side(min(_SIDES.index(side), len(self.run.record.caches) - 1))
-        given = [sample_of(position, s, frozen.reads) for position, s in enumerate(samples)]
+        given = self._given(samples, frozen, batch_size)
         vectors = []
         for window in frozen.windows(given, batch_size):
             for reason in window.failures.values():
@@ -178,6 +177,23 @@ class Model:
                 return side
         self.run.check_features({**given}, str(cache.path))
         raise AssertionError("features that differ from those of the items are refused")
+
+    def _given(
+        self, samples: Sequence[Any], frozen: FrozenSide, batch_size: int
+    ) -> list[dict[str, Any]]:
+        """Samples by role, of a sequence of them.
+
+        Raises:
+            UserError: It is no sequence of samples, or one of them is of the wrong kind.
+        """
+        if isinstance(samples, str | bytes | Path | Mapping):
+            raise UserError(f"samples: found {samples!r}, needed a list of samples: [{samples!r}].")
+        if batch_size < 1:
+            raise UserError(f"batch_size: found {batch_size}, needed 1 or more.")
+        return [
+            sample_of(position, sample, frozen.reads, frozen.texts)
+            for position, sample in enumerate(samples)
+        ]
 
     def _searched(self, cache: Any, split: str, side: Side) -> Encoded:
         opened = cache if isinstance(cache, FeatureCache) else FeatureCache.open(cache)

@@ -22,7 +22,7 @@ from extractor import BackboneConfig, load_backbone, roles_read
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from trainer import TrainedRun
+    from trainer import CacheExcerpt, TrainedRun
 
 # Texts are tokenised and sorted by length in windows: enough to make batches of equal lengths.
 # Decoded images of a window are held in memory, and all have the same length.
@@ -55,6 +55,7 @@ class FrozenSide:
     Attributes:
         backbone: Loaded and checked.
         reads: Roles of its samples: `text`, `image`, `video`, `regions`.
+        texts: How many texts a sample has, 1 or 2; None if the cache did not record it.
 
     Raises:
         FingerprintMismatchError: The backbone is another one now; names what differs.
@@ -67,6 +68,7 @@ class FrozenSide:
         features: dict[str, object] = {**self.backbone.identity, "encoding": excerpt.encoding}
         run.check_features(features, f"backbone {excerpt.backbone.name}", side)
         self.reads = roles_read(chosen)
+        self.texts = texts_of(excerpt)
         self._task = run.task
         # What training read was rounded to the stored dtype; so is what prediction reads.
         self._stored_dtype = encoding(excerpt.encoding).dtype
@@ -127,7 +129,14 @@ class FrozenSide:
         return replace(batch, streams=streams)
 
 
-def sample_of(position: int, given: object, reads: Sequence[str]) -> dict[str, Any]:
+def texts_of(excerpt: CacheExcerpt) -> int | None:
+    """How many texts a sample of a cache has, 1 or 2; None if it was not recorded."""
+    return 1 + ("text_pair" in excerpt.roles) if excerpt.roles else None
+
+
+def sample_of(
+    position: int, given: object, reads: Sequence[str], texts: int | None = None
+) -> dict[str, Any]:
     """One sample by role, from what a user wrote for it.
 
     Args:
@@ -136,12 +145,13 @@ def sample_of(position: int, given: object, reads: Sequence[str]) -> dict[str, A
             of its frames; the path or bytes of an npz file of regions; for several roles a
             mapping from role to one of these, or a tuple in the order of `reads`.
         reads: Roles that are needed.
+        texts: How many texts it has to have; None for either one or two.
 
     Raises:
         UserError: It is something else, or a text is empty.
     """
     if reads == ("text",):
-        return {"id": position, **_texts(position, given)}
+        return {"id": position, **_texts(position, given, texts)}
     if len(reads) == 1:
         return {"id": position, reads[0]: _picture(position, reads[0], given)}
     if isinstance(given, tuple) and len(given) == len(reads):
@@ -155,20 +165,27 @@ def sample_of(position: int, given: object, reads: Sequence[str]) -> dict[str, A
     for role in reads:
         part = given[role]
         found |= (
-            _texts(position, part) if role == "text" else {role: _picture(position, role, part)}
+            _texts(position, part, texts)
+            if role == "text"
+            else {role: _picture(position, role, part)}
         )
     return found
 
 
-def _texts(position: int, given: object) -> dict[str, str]:
+def _texts(position: int, given: object, count: int | None) -> dict[str, str]:
+    needed = {1: "a text", 2: "a pair of texts"}.get(count or 0, "a text or a pair of texts")
     parts = (given,) if isinstance(given, str) else given
     if (
         not isinstance(parts, tuple | list)
-        or len(parts) not in (1, 2)
+        or len(parts) not in ((1, 2) if count is None else (count,))
         or not all(isinstance(part, str) and part.strip() for part in parts)
     ):
-        raise UserError(f"text {position}: found {given!r}, needed a text or a pair of texts.")
+        raise UserError(f"text {position}: found {given!r}, needed {needed}{_trained_on(count)}.")
     return dict(zip(("text", "text_pair"), parts, strict=False))
+
+
+def _trained_on(count: int | None) -> str:
+    return "" if count is None else ", which the run was trained with"
 
 
 def _picture(position: int, role: str, given: object) -> object:

@@ -7,16 +7,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cache_schema import SilentProgress
+from cache_schema import SilentProgress, UserError
 from extractor import BackboneConfig, DataConfig, open_data, roles_read
 from trainer import encode_split, load_run, predict_split, rank_both_ways
 
 from .choices import CacheLike, DeviceName, checked, opened
 from .drawing import draw_prediction
 from .model import Model
+from .online import texts_of
 
 if TYPE_CHECKING:
     from cache_schema import Progress
+    from trainer import CacheExcerpt
 
 _READ_AT_ONCE = 2048  # rows of a file
 
@@ -73,6 +75,7 @@ def predict(
     source = open_data(checked(DataConfig, asked, "predict"))
     for note in source.notes:
         reports.say(note)
+    _refuse_other_texts(source.inputs, trained.record.cache)
     model = Model(trained)
     with reports.meter("predict", sum(source.splits.values()), "samples") as meter:
         for split, count in source.splits.items():
@@ -90,6 +93,24 @@ def predict(
                 if draw is not None:
                     draw_prediction(Path(draw), waiting.popleft(), found_row)
                 yield found_row
+
+
+def _refuse_other_texts(inputs: Mapping[str, str], excerpt: CacheExcerpt) -> None:
+    """Pairs of texts mean nothing to a run that was trained on single ones, nor the reverse.
+
+    Raises:
+        UserError: Names the columns and the flag that chooses another.
+    """
+    if texts_of(excerpt) == 2 and "text_pair" not in inputs:
+        raise UserError(
+            f"--data: found the text {inputs['text']!r} alone, needed a pair of texts, which the "
+            "run was trained with. Name the second with --text-pair-column."
+        )
+    if texts_of(excerpt) == 1 and "text_pair" in inputs:
+        raise UserError(
+            f"--data: found a pair, {inputs['text']!r} and {inputs['text_pair']!r}, needed one "
+            "text, which the run was trained with. Name it with --text-column."
+        )
 
 
 def predict_cached(

@@ -22,6 +22,41 @@ from .grounding import Overlap, hits
 from .recall import Protocol, mean_of_folds, recall_of_folds
 
 
+class BalancedAccuracy(Metric):
+    """Mean recall of the classes that samples belong to, over many batches.
+
+    torchmetrics counts a class without samples as one of recall 0 once it is predicted; here, as
+    in scikit-learn, it does not count.
+
+    Args:
+        num_classes: How many there are.
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+    hits: Tensor
+    samples: Tensor
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self._num_classes = num_classes
+        for name in ("hits", "samples"):
+            zeros = torch.zeros(num_classes, dtype=torch.int64)
+            self.add_state(name, zeros, dist_reduce_fx="sum")
+
+    def update(self, logits_BC: Tensor, classes_B: Tensor) -> None:
+        """Add the samples of one batch."""
+        right_B = classes_B[logits_BC.argmax(1) == classes_B]
+        self.hits += right_B.bincount(minlength=self._num_classes)
+        self.samples += classes_B.bincount(minlength=self._num_classes)
+
+    def compute(self) -> Tensor:
+        """In [0, 1], float64."""
+        there = self.samples > 0
+        return (self.hits[there].double() / self.samples[there]).mean()
+
+
 class SoftAccuracy(Metric):
     """`soft_accuracy` over many batches."""
 

@@ -162,6 +162,8 @@ class ClassificationTask(TaskOptions):
             MultilabelF1Score,
         )
 
+        from ..metrics.running import BalancedAccuracy
+
         count = len(self.classes)
         if self.is_multi_label:
             return MetricCollection(
@@ -174,9 +176,7 @@ class ClassificationTask(TaskOptions):
         return MetricCollection(
             {
                 "accuracy": MulticlassAccuracy(count, average="micro", validate_args=False),
-                "balanced_accuracy": MulticlassAccuracy(
-                    count, average="macro", validate_args=False
-                ),
+                "balanced_accuracy": BalancedAccuracy(count),
                 "macro_f1": MulticlassF1Score(count, average="macro", validate_args=False),
             }
         )
@@ -186,7 +186,11 @@ class ClassificationTask(TaskOptions):
     ) -> None:
         """Count one batch of logits."""
         target = targets[self.target]
-        metrics.update(output, target.long() if self.is_multi_label else target)
+        if self.is_multi_label:
+            # Of logits torchmetrics guesses, batch by batch, whether they are probabilities.
+            metrics.update(_is_chosen(output).long(), target.long())
+        else:
+            metrics.update(output, target)
 
     def predictions(self, output: Tensor) -> dict[str, list[object]]:
         """`label` and `score` (its probability), and `probabilities` in the order of `classes`.
@@ -201,7 +205,7 @@ class ClassificationTask(TaskOptions):
                 "probabilities": probabilities.tolist(),
             }
         rows = output.float().sigmoid().tolist()
-        chosen = [[place for place, p in enumerate(row) if p > 0.5] for row in rows]
+        chosen = [row.nonzero().flatten().tolist() for row in _is_chosen(output)]
         return {
             "label": [[self.classes[place] for place in places] for places in chosen],
             "score": [
@@ -209,6 +213,11 @@ class ClassificationTask(TaskOptions):
             ],
             "probabilities": rows,
         }
+
+
+def _is_chosen(logits: Tensor) -> Tensor:
+    """Which of several labels a sample gets: those with a probability above one half."""
+    return logits.float().sigmoid() > 0.5
 
 
 def refuse_labels_outside(
