@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from .claims import FOLDER as CLAIMS
 from .encodings import encoding
 from .errors import CacheError, FingerprintMismatchError
@@ -103,6 +105,10 @@ def read_manifest(storage: Storage) -> Manifest | None:
     except CacheError:
         raise
     except ValueError as error:
+        what = str(error)
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise CacheError(
-            f"{storage.path}/{MANIFEST_KEY}: damaged manifest ({error}). Extract again."
+            f"{storage.path}/{MANIFEST_KEY}: damaged manifest ({what}). Extract again."
         ) from error

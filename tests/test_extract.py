@@ -236,6 +236,43 @@ def test_repair_writes_only_the_damaged_shard_again(config) -> None:
     assert repair(config.cache) is None
 
 
+def test_repair_drops_nothing_before_it_can_be_made_again(config, reviews_csv, tmp_path) -> None:
+    """A flipped byte costs one sample; its shard must not go while the data is elsewhere."""
+    data = tmp_path / "moved.csv"
+    shutil.copy(reviews_csv, data)
+    config = config.model_copy(update={"data": (str(data),)})
+    extract(config)
+    chunk = sorted(Path(config.cache).glob("shards/000003-*/tokens/values/c/0/0/0"))[0]
+    chunk.write_bytes(b"?" + chunk.read_bytes()[1:])
+    data.rename(tmp_path / "elsewhere.csv")
+
+    with pytest.raises(UserError, match=r"moved\.csv"):
+        repair(config.cache)
+
+    assert chunk.exists()
+    (tmp_path / "elsewhere.csv").rename(data)
+    assert repair(config.cache) is not None
+    assert verify(config.cache) == []
+
+
+def test_repair_finds_everything_from_another_folder(
+    config, tiny_bert, reviews_csv, tmp_path, monkeypatch
+) -> None:
+    """All paths of the request may have been relative."""
+    (tmp_path / "bert").symlink_to(tiny_bert)
+    shutil.copy(reviews_csv, tmp_path / "data.csv")
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    extract(config.model_copy(update={"backbone": "./bert", "data": ("data.csv",)}))
+    chunk = sorted(Path(config.cache).glob("shards/000003-*/tokens/values/c/0/0/0"))[0]
+    chunk.write_bytes(b"?" + chunk.read_bytes()[1:])
+    monkeypatch.chdir(tmp_path / "other")
+
+    assert repair(config.cache) is not None
+
+    assert verify(config.cache) == []
+
+
 def test_a_device_out_of_memory_gets_smaller_batches(config) -> None:
     from cache_schema import encoding
     from extractor import pipeline

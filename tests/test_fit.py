@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from trainer import (
     evaluate,
     fit,
 )
+from trainer.data import open_data
 from trainer.tasks import RegressionTask
 from trainer.trial import is_better
 
@@ -239,3 +241,36 @@ def test_a_cache_that_is_still_written_trains_on_what_is_there_when_told(tmp_pat
     report = fit(settings("epochs=1"), cache, tmp_path / "run")
 
     assert report.num_train == 28
+
+
+def test_balanced_accuracy_counts_the_classes_that_samples_belong_to() -> None:
+    """As scikit-learn does; one that is only predicted is no class of recall 0."""
+    from sklearn.metrics import balanced_accuracy_score
+
+    from trainer.metrics.running import BalancedAccuracy
+
+    predicted, true = torch.tensor([0, 0, 2, 1, 1, 3, 0, 2]), torch.tensor([0, 0, 0, 1, 1, 1, 1, 0])
+    metric = BalancedAccuracy(4)
+    for part in (slice(0, 3), slice(3, 8)):
+        metric.update(torch.nn.functional.one_hot(predicted[part], 4).float(), true[part])
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns of exactly these classes
+        expected = balanced_accuracy_score(true, predicted)
+    assert metric.compute().item() == pytest.approx(expected)
+
+
+def test_metrics_of_several_labels_do_not_depend_on_the_batch(tmp_path) -> None:
+    """Logits that all lie between 0 and 1 were taken for probabilities, one batch at a time."""
+    cache = tags_cache(tmp_path / "cache")
+    task = open_data(settings(target="tags"), cache, 1).task
+    logits = torch.tensor([[0.3, 0.4], [0.6, -0.2], [-3.0, 4.0]])
+    marks = (logits > 0).float()
+    together, alone = task.metrics(), task.metrics()
+
+    task.update_metrics(together, logits, {"tags": marks})
+    for row in range(3):
+        task.update_metrics(alone, logits[row : row + 1], {"tags": marks[row : row + 1]})
+
+    assert together.compute() == alone.compute()
+    assert together.compute()["accuracy"].item() == 1.0

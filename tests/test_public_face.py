@@ -123,13 +123,54 @@ def test_what_is_no_text_is_refused_by_its_place(
         unipt.load(trained[1], device="cpu").predict(["fine", text])
 
 
-def test_pairs_of_texts_are_read_as_pairs(trained: tuple[Path, Path]) -> None:
+@pytest.fixture(scope="module")
+def trained_on_pairs(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on two texts per row."""
+    folder = tmp_path_factory.mktemp("pairs")
+    rows = [f"good film {n},bad plot {n},{'ab'[n % 2]}" for n in range(24)]
+    (folder / "pairs.csv").write_text("\n".join(["text1,text2,label", *rows]) + "\n")
+    report = unipt.extract(str(tiny_bert), folder / "pairs.csv", cache=folder / "cache")
+    unipt.fit(report.cache, "label", run=folder / "run", epochs=1, device="cpu")
+    return folder / "run"
+
+
+def test_pairs_of_texts_are_read_as_pairs(trained_on_pairs: Path) -> None:
     """The second text matters, and the order of the two."""
-    model = unipt.load(trained[1], device="cpu")
+    model = unipt.load(trained_on_pairs, device="cpu")
 
     rows = model.predict([("a good film", "a bad plot"), ("a bad plot", "a good film")])
 
     assert rows[0]["score"] != rows[1]["score"]
+
+
+def test_a_run_takes_what_it_was_trained_with_single_texts_or_pairs(
+    trained: tuple[Path, Path], trained_on_pairs: Path, reviews_csv: Path
+) -> None:
+    """Both are labelled without complaint by any network, and mean nothing."""
+    pairs_csv = trained_on_pairs.with_name("pairs.csv")
+    single = unipt.load(trained[1], device="cpu")
+    double = unipt.load(trained_on_pairs, device="cpu")
+
+    with pytest.raises(UserError, match=r"text 0: found 'a film', needed a pair of texts, which"):
+        double.predict(["a film"])
+    with pytest.raises(UserError, match=r"text 0: found \('a', 'b'\), needed a text, which"):
+        single.predict([("a", "b")])
+    with pytest.raises(UserError, match=r"'text' alone, needed a pair .*--text-pair-column"):
+        next(unipt.predict(trained_on_pairs, reviews_csv))
+    with pytest.raises(UserError, match=r"'text1' and 'text2', needed one text.*--text-column"):
+        next(unipt.predict(trained[1], pairs_csv))
+    assert next(unipt.predict(trained[1], pairs_csv, text_column="text1"))["label"]
+
+
+@pytest.mark.parametrize("samples", ["a film", b"x", Path("a.jpg"), {"text": "a film"}])
+def test_one_sample_is_not_taken_for_many(trained: tuple[Path, Path], samples: object) -> None:
+    """Of a text every letter was labelled."""
+    model = unipt.load(trained[1], device="cpu")
+
+    with pytest.raises(UserError, match="needed a list of samples"):
+        model.predict(samples)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="batch_size: found 0, needed 1 or more"):
+        model.predict(["a film"], batch_size=0)
 
 
 def test_the_target_is_guessed_only_where_there_is_one(

@@ -6,10 +6,10 @@ import errno
 import resource
 
 import pytest
-from training_caches import config_of, label_cache, logged, settings
+from training_caches import Recorder, config_of, label_cache, logged, settings
 
 from cache_schema import StorageError
-from trainer import FitConfig, RunFolderError, RunRecord, fit
+from trainer import CheckpointMismatchError, FitConfig, RunFolderError, RunRecord, fit
 from trainer.durable import write_durably
 
 
@@ -135,3 +135,31 @@ def test_a_run_cannot_lie_where_a_file_is(tmp_path):
         fit(settings(), cache, tmp_path / "run")
     with pytest.raises(StorageError, match="cannot be made"):
         fit(settings(), cache, tmp_path / "run" / "below")
+
+
+@pytest.mark.parametrize("flag", ["resume", "overwrite"])
+def test_a_folder_where_another_process_trains_is_left_alone(tmp_path, flag):
+    """Two runs in one folder would delete each other's checkpoints and mix their metrics."""
+    cache = label_cache(tmp_path / "cache")
+    refused = []
+
+    def second() -> None:
+        try:
+            fit(settings(), cache, tmp_path / "run", **{flag: True})
+        except RunFolderError as error:
+            refused.append(str(error))
+
+    fit(settings(), cache, tmp_path / "run", progress=Recorder(after_samples=1, action=second))
+
+    assert "another process is training here" in refused[0]
+    assert not (tmp_path / "run" / ".lock").exists()
+    fit(settings(), cache, tmp_path / "run", **{flag: True})
+
+
+def test_a_run_that_was_refused_does_not_lock_the_folder(tmp_path):
+    cache = label_cache(tmp_path / "cache")
+    fit(settings(), cache, tmp_path / "run")
+    with pytest.raises(CheckpointMismatchError):
+        fit(settings("epochs=9"), cache, tmp_path / "run", resume=True)
+
+    fit(settings("epochs=9"), cache, tmp_path / "run", overwrite=True)

@@ -8,6 +8,7 @@ RUN/curves.png, README.md  for a person
 RUN/report.json            the outcome
 RUN/model.safetensors      the best weights; written last, so a run that has it is finished
 RUN/metrics-<split>.json   from `unipt evaluate`
+RUN/.lock                  while a process trains here
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from cache_schema import StorageError, differing_fields
 
 from .durable import write_durably, write_text_durably
 from .errors import CheckpointMismatchError, RunFolderError, RunNotFoundError
+from .lock import FolderLock
 from .record import RunRecord
 
 
@@ -44,6 +46,7 @@ class RunFolder:
         self.card = self.path / "README.md"
         self.report = self.path / "report.json"
         self.weights = self.path / "model.safetensors"
+        self._lock = FolderLock(self.path / ".lock")
 
     @property
     def is_finished(self) -> bool:
@@ -53,7 +56,7 @@ class RunFolder:
     def claim(
         self, record: RunRecord, *, resume: bool, overwrite: bool, say: Callable[[str], None]
     ) -> None:
-        """Make the folder this run's own.
+        """Make the folder this run's own, until `release`.
 
         Args:
             record: Of the run that is about to start or to go on.
@@ -70,6 +73,8 @@ class RunFolder:
             raise RunFolderError(f"{self.path}: both resume and overwrite are set; choose one.")
         if self.path.exists() and not self.path.is_dir():
             raise RunFolderError(f"{self.path}: is a file, needed a folder. Choose another --run.")
+        if self.path.is_dir():
+            self._take()
         if self.config.exists():
             if resume:
                 theirs = self.read_record().origin
@@ -80,7 +85,7 @@ class RunFolder:
                     "(--overwrite), or choose another --run."
                 )
             self._delete_run()
-        elif self.path.is_dir() and any(self.path.iterdir()):
+        elif self.path.is_dir() and {path.name for path in self.path.iterdir()} - {".lock"}:
             raise RunFolderError(
                 f"{self.path}: holds files that are not a run. Choose another --run."
             )
@@ -92,8 +97,20 @@ class RunFolder:
             raise StorageError(
                 f"{self.path}: cannot be made ({error.strerror}). Choose another --run."
             ) from error
+        self._take()
         write_text_durably(self.config, record.model_dump_json(indent=2) + "\n")
         return None
+
+    def release(self) -> None:
+        """Let other processes train here."""
+        self._lock.release()
+
+    def _take(self) -> None:
+        if not self._lock.acquire():
+            raise RunFolderError(
+                f"{self.path}: another process is training here. Wait for it, stop it, or choose "
+                "another --run."
+            )
 
     def read_record(self) -> RunRecord:
         """What the run is.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 
 from cache_schema import Progress, SilentProgress, keep_freed_memory
 
@@ -74,13 +75,6 @@ def fit(
         for rate, accelerator, model in zip(rates, accelerators, models, strict=True)
     ]
     record = RunRecord.of(config, data, dtype=dtype, world_size=main.num_processes)
-    on_main(
-        main, lambda: folder.claim(record, resume=resume, overwrite=overwrite, say=progress.say)
-    )
-    if folder.is_finished:
-        progress.say(f"{folder.path}: finished already")
-        return FitReport.model_validate_json(folder.report.read_text())
-
     loop = TrainingLoop(
         config,
         data,
@@ -92,6 +86,28 @@ def fit(
         streams=streams,
         progress=progress,
     )
+    try:
+        on_main(
+            main, lambda: folder.claim(record, resume=resume, overwrite=overwrite, say=progress.say)
+        )
+        if folder.is_finished:
+            progress.say(f"{folder.path}: finished already")
+            return FitReport.model_validate_json(folder.report.read_text())
+        return _train(loop, data, trials, main, folder, record, progress)
+    finally:
+        folder.release()
+
+
+def _train(
+    loop: TrainingLoop,
+    data: FitData,
+    trials: Sequence[Trial],
+    main: Accelerator,
+    folder: RunFolder,
+    record: RunRecord,
+    progress: Progress,
+) -> FitReport:
+    """From the newest checkpoint of a claimed folder, or the start, to the outcome."""
     for note in data.notes:
         progress.say(note)
     checkpoint = load_newest(folder.checkpoints, progress.say)
