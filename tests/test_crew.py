@@ -12,18 +12,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from review_caches import all_values, reviews_config
 
-from cache_schema import FeatureCache, UserError, find_garbage, verify
+from cache_schema import UserError, find_garbage, verify
 from extractor import ExtractConfig, HiddenStateError, estimate, extract
 
 RUN = """
-import json, os, signal, sys
+import json, sys
 from extractor import ExtractConfig, extract
-config = ExtractConfig.model_validate_json(sys.argv[1])
-print(json.dumps(extract(config).as_dict()))
+from extractor.share import Share
+made, write = [], Share.write
+def write_and_count(self, shard, contents):
+    made.append(shard)
+    write(self, shard, contents)
+Share.write = write_and_count
+report = extract(ExtractConfig.model_validate_json(sys.argv[1]))
+print(json.dumps({**report.as_dict(), "made": made}))
 """
 DIE = """
 import os, signal, sys
@@ -70,17 +76,7 @@ class Recorder:
 
 @pytest.fixture
 def config(tiny_bert: Path, reviews_csv: Path, tmp_path: Path) -> ExtractConfig:
-    """48 reviews in about a dozen shards."""
-    return ExtractConfig(
-        backbone=str(tiny_bert),
-        data=(str(reviews_csv),),
-        targets=("label",),
-        cache=str(tmp_path / "cache"),
-        encoding="float32",
-        device="cpu",
-        batch_size=3,
-        shard_bytes=8192,
-    )
+    return reviews_config(tiny_bert, reviews_csv, tmp_path)
 
 
 @pytest.fixture
@@ -89,11 +85,6 @@ def expected(config: ExtractConfig, tmp_path: Path) -> torch.Tensor:
     alone = config.model_copy(update={"cache": str(tmp_path / "alone")})
     extract(alone)
     return all_values(alone.cache)
-
-
-def all_values(path: str | Path | None) -> torch.Tensor:
-    cache = FeatureCache.open(str(path))
-    return cache.gather(np.arange(len(cache))).streams["tokens"].values
 
 
 def is_sound_and_equals(path: str | None, expected: torch.Tensor) -> None:
@@ -120,6 +111,8 @@ def test_extractions_started_at_once_make_every_shard_once(config, expected) -> 
     reports = [json.loads(process.communicate(timeout=120)[0]) for process in running]
 
     assert sum(report["num_written"] for report in reports) == 48
+    made = sorted(shard for report in reports for shard in report["made"])
+    assert made == list(range(reports[0]["num_shards"]))
     assert find_garbage(config.cache, include_recent=True) == []
     is_sound_and_equals(config.cache, expected)
 

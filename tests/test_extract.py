@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from review_caches import all_values, reviews_config
 
 from cache_schema import (
     FeatureCache,
@@ -33,26 +34,11 @@ from extractor import (
 
 @pytest.fixture
 def config(tiny_bert: Path, reviews_csv: Path, tmp_path: Path) -> ExtractConfig:
-    """48 reviews in about a dozen shards."""
-    return ExtractConfig(
-        backbone=str(tiny_bert),
-        data=(str(reviews_csv),),
-        targets=("label",),
-        cache=str(tmp_path / "cache"),
-        encoding="float32",
-        device="cpu",
-        batch_size=3,
-        shard_bytes=8192,
-    )
+    return reviews_config(tiny_bert, reviews_csv, tmp_path)
 
 
 def texts_of(reviews_csv: Path) -> list[str]:
     return [line.rpartition(",")[0] for line in reviews_csv.read_text().splitlines()[1:]]
-
-
-def all_values(path: str | Path) -> torch.Tensor:
-    cache = FeatureCache.open(path)
-    return cache.gather(np.arange(len(cache))).streams["tokens"].values
 
 
 def test_stored_states_are_the_backbones_own(config, tiny_bert, reviews_csv) -> None:
