@@ -50,6 +50,7 @@ from .writer import CacheWriter, read_manifest
 if TYPE_CHECKING:
     from .batch import FeatureBatch, RowLayout, StreamBatch
     from .cache import FeatureCache, TargetColumn
+    from .coding import Encoded, decode, encode, rounded, tensor_dtype, to_stored
     from .pairs import PairedBatch, PairedCache
 
 __all__ = [
@@ -59,6 +60,7 @@ __all__ = [
     "CacheNotFoundError",
     "CacheWriter",
     "CorruptCacheError",
+    "Encoded",
     "Encoding",
     "EncodingName",
     "FeatureBatch",
@@ -89,9 +91,11 @@ __all__ = [
     "TargetSpec",
     "UnreadableSample",
     "UserError",
+    "decode",
     "describe_layers",
     "differing_fields",
     "drop_bad_shards",
+    "encode",
     "encoding",
     "find_garbage",
     "finished_shards",
@@ -100,6 +104,9 @@ __all__ = [
     "read_manifest",
     "read_receipt",
     "remove_garbage",
+    "rounded",
+    "tensor_dtype",
+    "to_stored",
     "verify",
 ]
 
@@ -112,6 +119,12 @@ _NEEDS_TORCH = {
     "PairedBatch": ".pairs",
     "PairedCache": ".pairs",
     "TargetColumn": ".cache",
+    "Encoded": ".coding",
+    "decode": ".coding",
+    "encode": ".coding",
+    "rounded": ".coding",
+    "tensor_dtype": ".coding",
+    "to_stored": ".coding",
 }
 
 

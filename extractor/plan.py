@@ -13,19 +13,19 @@ import torch
 from pydantic import JsonValue
 
 from cache_schema import (
+    EncodingName,
     Identity,
     Manifest,
     Progress,
-    SplitSpec,
     UnreadableSample,
     encoding,
     open_storage,
 )
 
 from .backbones.base import Backbone
-from .config import ExtractConfig
-from .inputs.targets import TargetData
+from .config import DEFAULT_ENCODING, ExtractConfig
 from .samples import NumberedSamples
+from .sizes import CacheSize, Sizing
 
 _READ_AT_ONCE = 2048  # samples; keeps the tokenizer's threads busy and memory small
 _PROBE_SECONDS = 4.0
@@ -37,21 +37,26 @@ class ExtractionPlan:
 
     Attributes:
         manifest: The cache's manifest.
-        sample_bytes: (samples,) int64, of each sample's hidden states.
+        size: Of the cache, in the manifest's encoding.
+        sizing: Of the cache, in any other.
         num_tokens: Rows of all streams and samples.
-        num_bytes: Bytes of all arrays with their checksums, exact.
         num_truncated: Samples longer than the backbone takes.
         failures: Samples that cannot be read, as far as is known without decoding them.
         free_bytes: Free space where the cache will lie; None on stores without a limit.
     """
 
     manifest: Manifest
-    sample_bytes: np.ndarray
+    size: CacheSize
+    sizing: Sizing
     num_tokens: int
-    num_bytes: int
     num_truncated: int
     failures: tuple[UnreadableSample, ...]
     free_bytes: int | None
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all arrays with their checksums, exact."""
+        return self.size.num_bytes
 
     @property
     def bytes_per_sample(self) -> float:
@@ -61,8 +66,9 @@ class ExtractionPlan:
     def missing_bytes(self, missing_shards: list[int]) -> int:
         """About how many bytes these shards take: their share of the hidden states."""
         parts = (self.manifest.shard_samples(shard) for shard in missing_shards)
-        missing = sum(int(self.sample_bytes[part.start : part.stop].sum()) for part in parts)
-        return int(self.num_bytes * missing / max(1, int(self.sample_bytes.sum())))
+        sample_bytes = self.size.sample_bytes
+        missing = sum(int(sample_bytes[part.start : part.stop].sum()) for part in parts)
+        return int(self.num_bytes * missing / max(1, int(sample_bytes.sum())))
 
 
 def make_plan(
@@ -82,9 +88,11 @@ def make_plan(
         path: Where the cache will lie.
         request: What was asked for, recorded so that a second run is recognised at once.
         progress: Where to report.
+
+    Raises:
+        StorageError: No encoding fits in `config.fit_in`.
     """
     total = samples.num_samples
-    stored = encoding(config.encoding)
     lengths = {s.name: np.zeros(total, dtype=np.int64) for s in backbone.streams}
     failures: list[UnreadableSample] = []
     num_truncated = input_bytes = 0
@@ -97,32 +105,39 @@ def make_plan(
             num_truncated += int(found.truncated.sum())
             input_bytes += found.input_bytes
             meter.advance(len(block))
-    row_bytes = {s.name: len(s.layers) * s.width * stored.itemsize for s in backbone.streams}
-    sample_bytes: np.ndarray = sum(
-        (lengths[name] * row_bytes[name] for name in lengths), np.zeros(total, dtype=np.int64)
+    sizing = Sizing(
+        samples,
+        backbone.streams,
+        lengths,
+        backbone.stored_inputs,
+        input_bytes,
+        config.shard_bytes,
     )
-    splits = samples.splits
+    if config.fit_in is None:
+        size = sizing.of(config.encoding or DEFAULT_ENCODING)
+    else:
+        size = sizing.best_within(config.fit_in, path)
     source = samples.source
     manifest = Manifest(
         unipt_version=version("unipt"),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         backbone=backbone.spec,
-        identity=_identity(config, backbone, samples),
+        identity=_identity(size.encoding, backbone, samples),
         streams=backbone.streams,
-        encoding=config.encoding,
-        splits=splits,
+        encoding=size.encoding,
+        splits=samples.splits,
         targets=tuple(target.spec for target in source.targets),
         inputs=backbone.stored_inputs,
-        shard_starts=_shard_starts(splits, sample_bytes, config.shard_bytes),
+        shard_starts=size.shard_starts,
         num_samples=total,
         num_skipped=len(source.skipped),
         execution={"request": request, "device": str(backbone.device)},
     )
     return ExtractionPlan(
         manifest=manifest,
-        sample_bytes=sample_bytes,
+        size=size,
+        sizing=sizing,
         num_tokens=sum(int(counts.sum()) for counts in lengths.values()),
-        num_bytes=int(sample_bytes.sum()) + _other_bytes(manifest, samples, input_bytes),
         num_truncated=num_truncated,
         failures=tuple(failures),
         free_bytes=open_storage(path).free_bytes(),
@@ -168,44 +183,8 @@ def probe_seconds(
     return (time.perf_counter() - started) * plan.num_tokens / rows
 
 
-def _identity(config: ExtractConfig, backbone: Backbone, samples: NumberedSamples) -> Identity:
+def _identity(stored: EncodingName, backbone: Backbone, samples: NumberedSamples) -> Identity:
     data = {**samples.source.identity, "views": samples.num_views}
     if samples.num_views > 1:
         data["augmentation"] = samples.augmentation.identity
-    return Identity(features={**backbone.identity, "encoding": config.encoding}, data=data)
-
-
-def _shard_starts(
-    splits: tuple[SplitSpec, ...], sample_bytes: np.ndarray, shard_bytes: int
-) -> tuple[int, ...]:
-    """Fill shards up to `shard_bytes`; none crosses a split."""
-    starts = []
-    for split in splits:
-        filled = shard_bytes  # a split begins a shard
-        for sample in range(split.start, split.stop):
-            if filled and filled + sample_bytes[sample] > shard_bytes:
-                starts.append(sample)
-                filled = 0
-            filled += int(sample_bytes[sample])
-    return tuple(starts)
-
-
-def _other_bytes(manifest: Manifest, samples: NumberedSamples, input_bytes: int) -> int:
-    """Bytes of all arrays but the hidden states, and of every checksum, as shards hold them."""
-    num_samples, shards = manifest.num_samples, manifest.num_shards
-    offsets = 8 * (num_samples + shards)
-    grids = [4 * len(s.axes) * num_samples for s in manifest.streams if s.axes]
-    per_sample = num_samples * (8 + 4 + 4 * len(manifest.streams))  # id, view, CRC per stream
-    ragged = len(manifest.streams) + len(manifest.inputs)
-    arrays = 3 + 2 * ragged + len(grids)
-    targets = 0
-    for target in samples.source.targets:
-        targets += sum(_target_bytes(samples, target, split) for split in manifest.splits)
-        targets += 0 if target.offsets is None else offsets
-        arrays += 1 if target.offsets is None else 2
-    checksums = 4 * shards * arrays
-    return input_bytes + offsets * ragged + sum(grids) + per_sample + targets + checksums
-
-
-def _target_bytes(samples: NumberedSamples, target: TargetData, split: SplitSpec) -> int:
-    return target.values[split.name].nbytes * split.views
+    return Identity(features={**backbone.identity, **encoding(stored).identity}, data=data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from pydantic import JsonValue
 
@@ -12,6 +12,7 @@ from cache_schema import (
     CacheError,
     CacheNotFoundError,
     CacheWriter,
+    EncodingName,
     FingerprintMismatchError,
     Manifest,
     Meter,
@@ -33,11 +34,12 @@ from .errors import HiddenStateError
 from .inputs import DataError, open_data
 from .report import ExtractionEstimate, ExtractionReport
 from .request import default_cache_path, request_of
+from .sizes import size_text
 from .unreadable import count_unreadable, refuse_unreadable
 
 if TYPE_CHECKING:
     from .backbones.base import Backbone
-    from .pipeline import ShardInputs
+    from .filling import ShardInputs
     from .plan import ExtractionPlan
     from .samples import NumberedSamples
 
@@ -107,11 +109,15 @@ def estimate(config: ExtractConfig, progress: Progress | None = None) -> Extract
     )
     missing = _missing(path, plan.manifest)
     missing_bytes = plan.missing_bytes(missing)
+    sizes = {name: plan.sizing.of(name).num_bytes for name in get_args(EncodingName)}
     seconds = probe_seconds(backbone, samples, plan, _batch_size(config, backbone))
     return ExtractionEstimate(
         cache=path,
         num_samples=plan.manifest.num_samples,
         num_tokens=plan.num_tokens,
+        encoding=plan.manifest.encoding,
+        encodings=dict(sorted(sizes.items(), key=lambda size: -size[1])),
+        limit_bytes=config.fit_in,
         num_shards=plan.manifest.num_shards,
         num_missing_shards=len(missing),
         num_bytes=plan.num_bytes,
@@ -194,6 +200,11 @@ def _prepare(
     backbone = load_backbone(config.backbone_config, config.device)
     samples = NumberedSamples(source, config.views, config.augmentation)
     plan = make_plan(config, backbone, samples, path, request, reports)
+    if config.fit_in is not None:
+        reports.say(
+            f"{plan.manifest.encoding} is the most exact encoding that fits in "
+            f"{size_text(config.fit_in)}: {size_text(plan.num_bytes)}"
+        )
     refuse_unreadable(config.on_error, plan.manifest, plan.failures)
     if plan.num_truncated:
         reports.say(
@@ -223,8 +234,9 @@ def _refuse_what_will_not_fit(path: str, plan: ExtractionPlan, missing: list[int
     needed = plan.missing_bytes(missing)
     if plan.free_bytes is not None and needed >= plan.free_bytes:
         raise StorageError(
-            f"{path}: needs {needed / 1e9:.2f} GB, {plan.free_bytes / 1e9:.2f} GB are free. "
-            "Choose another --cache path, fewer --layers, or a shorter --max-length."
+            f"{path}: needs {size_text(needed)}, {size_text(plan.free_bytes)} are free. "
+            "Choose another --cache path, --encoding int8 or int4, fewer --layers, or a shorter "
+            "--max-length."
         )
 
 
@@ -249,7 +261,7 @@ def _write_shards(
         order,
         read=lambda shard: _read_shard(config, shard, plan.manifest, backbone, samples),
         write=writer.write_shard,
-        stored=encoding(config.encoding),
+        stored=encoding(plan.manifest.encoding),
         batch_size=_batch_size(config, backbone),
         on_batch=count,
     )
@@ -262,7 +274,7 @@ def _read_shard(
     backbone: Backbone,
     samples: NumberedSamples,
 ) -> ShardInputs:
-    from .pipeline import ShardInputs
+    from .filling import ShardInputs
     from .plan import unreadable
 
     numbers = manifest.shard_samples(shard)

@@ -32,8 +32,8 @@ FLAGS = {
     "extract": "--backbone --data --revision --split --modality --text-column "
     "--text-pair-column --image-column --video-column --regions-column --frames --image-size "
     "--media-root --views --target --key --cache --layers --precision --quantize --encoding "
-    "--max-length --align --device --batch-size --on-error --trust-remote-code --dry-run --quiet "
-    "--json",
+    "--fit-in --max-length --align --device --batch-size --on-error --trust-remote-code --dry-run "
+    "--quiet --json",
     "fit": "--cache --task --target --network --epochs --lr --batch-size --reduction --seed "
     "--device --precision --run --set --resume --overwrite --allow-partial --quiet --json",
     "evaluate": "--run --cache --split --device --quiet --json",
