@@ -95,7 +95,8 @@ def coding_speeds(values: Tensor, repeats: int) -> list[Figure]:
     """Numbers a second from float32 states to stored ones and back, on one thread."""
     usual = torch.get_num_threads()
     torch.set_num_threads(1)
-    encoders, decoders = {}, {}
+    encoders: dict[str, Callable[[], float]] = {}
+    decoders: dict[str, Callable[[], float]] = {}
     for name in ALL:
         stored = encoding(name)
         encoders[name] = rate(values.numel(), partial(encode, values, stored))
@@ -204,9 +205,12 @@ def main() -> int:
         folder = Path(temporary)
         backbones = backbone_folders(args.weights, folder / "backbones")
         for name, study in STUDIES.items():
-            asked = {"backbone": backbones.get(study.backbone, study.backbone)}
-            asked |= {"targets": ("label",), **study.settings}
-            caches = {
+            asked = {
+                "backbone": backbones.get(study.backbone, study.backbone),
+                "targets": ("label",),
+                **study.settings,
+            }
+            caches: dict[str, FeatureCache] = {
                 stored: make_cache(
                     f"{name}-{stored}",
                     Path(args.data, study.data),

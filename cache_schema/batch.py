@@ -128,7 +128,7 @@ class StreamBatch:
     @property
     def width(self) -> int:
         """D."""
-        return int(self.values.shape[2])
+        return int(self.values.shape[2]) if self.scales is None else self.scales.width
 
     def to(
         self,
