@@ -5,7 +5,7 @@ row and layer.
 
 In each group the number of largest magnitude becomes -2^(bits - 1), the lowest whole number there
 is, so that the scale's sign says to which side the group reaches further. With +-(2^(bits - 1) - 1)
-at both ends, 4 bits have a seventh more error (`docs/log.md`). With 4 bits, byte c holds channel c
+at both ends, 4 bits have an eighth more error (`docs/log.md`). With 4 bits, byte c holds channel c
 in its low and channel C + c in its high half, in two's complement.
 """
 

@@ -37,7 +37,11 @@ def largest_of_groups(values: torch.Tensor) -> torch.Tensor:
 def test_numbers_come_back_within_a_step_of_their_group(
     name, rows, width, dtype, exponent, seed
 ) -> None:
-    """Any width, an odd one too; a row that is large elsewhere does not matter."""
+    """Any width, an odd one too; a row that is large elsewhere does not matter.
+
+    Half a step; a whole one opposite to the extreme, where the highest whole number is one short;
+    and with 8 bits a quarter more for a scale that is rounded itself.
+    """
     stored = encoding(name)
     values = states((rows, 3, width), seed, 10.0**exponent).to(dtype)
     values[..., width // 2] *= 50
@@ -47,7 +51,7 @@ def test_numbers_come_back_within_a_step_of_their_group(
 
     expected = values.float()
     step = largest_of_groups(expected) / 2 ** (stored.bits - 1)
-    assert ((found - expected).abs() <= 1.02 * step).all()
+    assert ((found - expected).abs() <= 1.26 * step).all()
     torch.testing.assert_close(
         encoded.absmax_L,
         expected.abs().amax((0, 2)) if rows else torch.zeros(3),
@@ -57,9 +61,9 @@ def test_numbers_come_back_within_a_step_of_their_group(
     assert [part.shape[-1] for part in encoded.parts] == [p.length for p in stored.parts(width)]
 
 
-@pytest.mark.parametrize(("name", "most"), [("int8", 0.008), ("int4", 0.12)])
+@pytest.mark.parametrize(("name", "most"), [("int8", 0.0056), ("int4", 0.09)])
 def test_the_error_of_usual_states_is_small(name, most) -> None:
-    """A lost sign, scale or half of a byte would give 1 and more; +-7 instead of -8 gives 0.123."""
+    """A lost sign, scale or half of a byte would give 1 and more; 15 numbers, not 16, 0.097."""
     values = states((200, 2, 384), seed=0)
 
     error = (rounded(values, encoding(name)) - values).norm() / values.norm()
@@ -107,7 +111,7 @@ def test_small_states_stay_small(name, size) -> None:
     found = rounded(values, encoding(name))
 
     bound = max(2.0**-127, size / 2 ** (encoding(name).bits - 1))
-    assert ((found - values).abs() <= 1.02 * bound).all()
+    assert ((found - values).abs() <= 1.26 * bound).all()
     assert (found[values == 0] == 0).all()
 
 
