@@ -85,9 +85,8 @@ def dequantise(packed_NLC: Tensor, scales: Scales, dtype: torch.dtype = torch.fl
     """(N, L, D) hidden states from what `quantise` gave."""
     # float16 holds no scale below 6e-8.
     computed = torch.float32 if dtype == torch.float16 else dtype
-    shape = (*packed_NLC.shape[:2], scales.width)
-    values_NLD = torch.empty(shape, dtype=computed, device=packed_NLC.device)
-    _unpack(packed_NLC, values_NLD, scales.bits)
+    whole_NLD = packed_NLC if scales.bits == 8 else _unpack(packed_NLC, scales.width)
+    values_NLD = whole_NLD.to(computed)
     for values_NLGK, scales_NLG in _groups(values_NLD, scales.values):
         values_NLGK.mul_(scales_NLG.to(computed)[..., None])
     return values_NLD.to(dtype)
@@ -141,10 +140,5 @@ def _pack(whole_NLD: Tensor, packed_NLC: Tensor) -> None:
     packed_NLC[..., :rest].bitwise_or_(whole_NLD[..., half:] << 4)
 
 
-def _unpack(packed_NLC: Tensor, values_NLD: Tensor, bits: int) -> None:
-    if bits == 8:
-        values_NLD.copy_(packed_NLC)
-        return
-    half, rest = packed_NLC.shape[-1], values_NLD.shape[-1] - packed_NLC.shape[-1]
-    values_NLD[..., :half].copy_((packed_NLC << 4) >> 4)
-    values_NLD[..., half:].copy_(packed_NLC[..., :rest] >> 4)
+def _unpack(packed_NLC: Tensor, width: int) -> Tensor:
+    return torch.cat([(packed_NLC << 4) >> 4, packed_NLC >> 4], dim=-1)[..., :width]

@@ -7,6 +7,11 @@ from dataclasses import asdict, dataclass
 from pydantic import JsonValue
 
 
+def size_text(num_bytes: int) -> str:
+    """`1.25 GB`, and below one of them `21.40 MB`."""
+    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.2f} MB"
+
+
 @dataclass(frozen=True)
 class ExtractionReport:
     """What an extraction did.

@@ -32,9 +32,8 @@ from .backbones import load_backbone
 from .config import ExtractConfig
 from .errors import HiddenStateError
 from .inputs import DataError, open_data
-from .report import ExtractionEstimate, ExtractionReport
+from .report import ExtractionEstimate, ExtractionReport, size_text
 from .request import default_cache_path, request_of
-from .sizes import size_text
 from .unreadable import count_unreadable, refuse_unreadable
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ import numpy as np
 from cache_schema import EncodingName, SplitSpec, StorageError, StreamSpec, encoding
 
 from .inputs.targets import TargetData
+from .report import size_text
 from .samples import NumberedSamples
 
 BY_EXACTNESS: tuple[EncodingName, ...] = ("float16", "int8", "int4")
@@ -95,11 +96,6 @@ class Sizing:
             arrays += 1 if target.offsets is None else 2
         checksums = 4 * num_shards * arrays
         return self.input_bytes + offsets * ragged + sum(grids) + per_sample + targets + checksums
-
-
-def size_text(num_bytes: int) -> str:
-    """`1.25 GB`, and below one of them `21.40 MB`."""
-    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.2f} MB"
 
 
 def _shard_starts(
