@@ -52,6 +52,7 @@ from .writer import CacheWriter, missing_shards, read_manifest
 if TYPE_CHECKING:
     from .batch import FeatureBatch, RowLayout, StreamBatch
     from .cache import FeatureCache, TargetColumn
+    from .coding import Encoded, decode, encode, rounded, tensor_dtype, to_stored
     from .pairs import PairedBatch, PairedCache
 
 __all__ = [
@@ -62,6 +63,7 @@ __all__ = [
     "CacheWriter",
     "Claims",
     "CorruptCacheError",
+    "Encoded",
     "Encoding",
     "EncodingName",
     "FeatureBatch",
@@ -94,9 +96,11 @@ __all__ = [
     "TargetSpec",
     "UnreadableSample",
     "UserError",
+    "decode",
     "describe_layers",
     "differing_fields",
     "drop_bad_shards",
+    "encode",
     "encoding",
     "find_garbage",
     "finished_shards",
@@ -106,6 +110,9 @@ __all__ = [
     "read_manifest",
     "read_receipt",
     "remove_garbage",
+    "rounded",
+    "tensor_dtype",
+    "to_stored",
     "verify",
 ]
 
@@ -118,6 +125,12 @@ _NEEDS_TORCH = {
     "PairedBatch": ".pairs",
     "PairedCache": ".pairs",
     "TargetColumn": ".cache",
+    "Encoded": ".coding",
+    "decode": ".coding",
+    "encode": ".coding",
+    "rounded": ".coding",
+    "tensor_dtype": ".coding",
+    "to_stored": ".coding",
 }
 
 

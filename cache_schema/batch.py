@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .quantised import Scales, dequantise
+
 
 @dataclass(frozen=True, eq=False)
 class RowLayout:
@@ -106,14 +108,17 @@ class StreamBatch:
     """The hidden states of one stream: layers that share token positions and width.
 
     Attributes:
-        values: (N, L, D) packed hidden states in the stored floating dtype.
+        values: (N, L, D) packed hidden states in a floating dtype.
         layout: Which row belongs to which sample.
         grid: (B, k) int64 where positions have a shape, such as (height, width); else None.
+        scales: Not None where `values` are still the whole numbers of a quantised cache, which
+            `to` decodes.
     """
 
     values: Tensor
     layout: RowLayout
     grid: Tensor | None = None
+    scales: Scales | None = None
 
     @property
     def num_layers(self) -> int:
@@ -123,7 +128,7 @@ class StreamBatch:
     @property
     def width(self) -> int:
         """D."""
-        return int(self.values.shape[2])
+        return int(self.values.shape[2]) if self.scales is None else self.scales.width
 
     def to(
         self,
@@ -132,8 +137,11 @@ class StreamBatch:
         dtype: torch.dtype | None = None,
         non_blocking: bool = False,
     ) -> StreamBatch:
-        """The same stream on another device; hidden states are cast to `dtype` after the copy."""
+        """The same stream on another device; hidden states are decoded and cast after the copy."""
         values = self.values.to(device, non_blocking=non_blocking)
+        if self.scales is not None:
+            scales = self.scales.to(device, non_blocking=non_blocking)
+            values = dequantise(values, scales, dtype or torch.float32)
         return StreamBatch(
             values if dtype is None else values.to(dtype),
             self.layout.to(device, non_blocking=non_blocking),
@@ -173,6 +181,8 @@ class FeatureBatch:
             yield from (stream.values, stream.layout.lengths, stream.layout.positions)
             if stream.grid is not None:
                 yield stream.grid
+            if stream.scales is not None:
+                yield stream.scales.values
 
     def to(
         self,
@@ -181,7 +191,7 @@ class FeatureBatch:
         dtype: torch.dtype | None = None,
         non_blocking: bool = False,
     ) -> FeatureBatch:
-        """The same batch on another device; hidden states are cast to `dtype` after the copy."""
+        """The same batch on another device; hidden states are decoded and cast after the copy."""
         return FeatureBatch(
             {
                 k: s.to(device, dtype=dtype, non_blocking=non_blocking)

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from .batch import FeatureBatch, RowLayout, StreamBatch
+from .coding import tensor_dtype, to_stored
 from .encodings import encoding
 from .errors import CacheError, CacheNotFoundError, CorruptCacheError, IncompleteCacheError
 from .manifest import Manifest, StreamSpec, TargetSpec
+from .quantised import Scales
 from .ragged import Ragged
 from .reader import SampleReader
 from .receipts import Receipt, UnreadableSample, finished_shards, read_receipt
@@ -209,6 +211,7 @@ class FeatureCache:
         *,
         layers: Sequence[int] | None = None,
         pin_memory: bool = False,
+        decode: bool = True,
     ) -> FeatureBatch:
         """Hidden states of any samples, in the order asked for.
 
@@ -216,9 +219,12 @@ class FeatureCache:
             samples: Sample numbers, repeats allowed, at least one.
             layers: Positions in each stream's stored layers; None for all.
             pin_memory: Put the values into page-locked memory, for copies to a GPU.
+            decode: False leaves quantised numbers as they are stored, until `FeatureBatch.to`
+                brings them to the device where they are needed.
 
         Returns:
-            CPU tensors in the stored floating dtype, without targets.
+            CPU tensors in the stored floating dtype, float32 of a quantised cache, without
+            targets.
 
         Raises:
             IndexError: A sample is out of range or unfinished.
@@ -238,7 +244,8 @@ class FeatureCache:
             spec.name: self._gather_stream(spec, chosen, layers, pin_memory)
             for spec in self.manifest.streams
         }
-        return FeatureBatch(streams, torch.from_numpy(chosen.copy()))
+        batch = FeatureBatch(streams, torch.from_numpy(chosen.copy()))
+        return batch.to("cpu") if decode else batch
 
     def _gather_stream(
         self,
@@ -248,12 +255,15 @@ class FeatureCache:
         pin_memory: bool,
     ) -> StreamBatch:
         layout = RowLayout.from_lengths(self._reader.index[spec.name].lengths[chosen])
-        shape = (layout.num_rows, len(spec.layers), spec.width)
-        values = torch.empty(shape, dtype=self._encoding.dtype, pin_memory=pin_memory)
-        self._reader.read_samples(spec, chosen, self._encoding.to_stored(values))
-        if layers is not None:
-            values = values[:, list(layers)]
-        return StreamBatch(values, layout, self._grid(spec, chosen))
+        parts = []
+        for part in self._encoding.parts(spec.width):
+            shape = (layout.num_rows, len(spec.layers), part.length)
+            numbers = torch.empty(shape, dtype=tensor_dtype(part.dtype), pin_memory=pin_memory)
+            self._reader.read_samples(spec, part.name, chosen, to_stored(numbers))
+            parts.append(numbers if layers is None else numbers[:, list(layers)])
+        bits = self._encoding.bits
+        scales = None if bits is None else Scales(parts[1], bits, spec.width)
+        return StreamBatch(parts[0], layout, self._grid(spec, chosen), scales)
 
     def _grid(self, spec: StreamSpec, chosen: np.ndarray) -> Tensor | None:
         grids = self._grids.get(spec.name)

@@ -1,4 +1,4 @@
-"""How hidden states become stored numbers and back."""
+"""What hidden states are stored as: the arrays of each encoding, their types and their sizes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,38 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
+from pydantic import JsonValue
 
-from .manifest import EncodingName
+from .manifest import EncodingName, Manifest
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+
+GROUP = 32
+"""Channels that share a scale: see `docs/log.md` for what 16 and 64 cost and lose."""
+
+VALUES, SCALES = "values", "scales"
+_BFLOAT16_NAN = 0x7FC0
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the arrays that a stream is stored as: (rows, layers, length).
+
+    Attributes:
+        name: Of the array, below the stream's name.
+        length: Numbers per row and layer.
+        dtype: What Zarr holds; it has no bfloat16, whose bits lie in uint16.
+        fill: Zarr fill value, something that is never stored, so that a missing chunk cannot look
+            like data.
+        attributes: Of the array: how to decode it without this package.
+    """
+
+    name: str
+    length: int
+    dtype: np.dtype
+    fill: float | int
+    attributes: dict[str, JsonValue]
 
 
 @dataclass(frozen=True)
@@ -19,54 +45,69 @@ class Encoding:
     """A storage form of hidden states.
 
     Attributes:
-        name: As in the manifest; also torch's name of the true dtype.
-        stored_dtype: What Zarr holds: bfloat16 has no Zarr type, so its bits lie in uint16.
-        fill: Zarr fill value, NaN in the true dtype, so that a missing chunk cannot look like data.
+        name: As in the manifest; of the exact ones also torch's name of the true dtype.
+        stored_dtype: What Zarr holds.
+        fill: Of the array of values.
         largest: Largest finite magnitude.
+        bits: Of a quantised number; None where numbers are stored as floats.
     """
 
     name: EncodingName
     stored_dtype: np.dtype
     fill: float | int
     largest: float
+    bits: int | None = None
 
     @property
-    def dtype(self) -> torch.dtype:
-        """What the numbers are."""
+    def dtype(self) -> torch.dtype | None:
+        """What the numbers are stored as; None where they are quantised, from any float."""
         import torch
 
         return {
             "float16": torch.float16,
             "bfloat16": torch.bfloat16,
             "float32": torch.float32,
-        }[self.name]
+        }.get(self.name)
 
     @property
-    def itemsize(self) -> int:
-        """Bytes per number."""
-        return self.stored_dtype.itemsize
+    def identity(self) -> dict[str, JsonValue]:
+        """What of it determines the stored numbers."""
+        return {"encoding": self.name} | ({"group": GROUP} if self.bits else {})
 
-    def to_stored(self, values: Tensor) -> np.ndarray:
-        """A CPU tensor of `dtype` as the array that Zarr holds, without a copy."""
-        import torch
+    def parts(self, width: int) -> tuple[Part, ...]:
+        """The arrays of a stream of this width."""
+        if self.bits is None:
+            attributes: dict[str, JsonValue] = {"dtype": self.name}
+            return (Part(VALUES, width, self.stored_dtype, self.fill, attributes),)
+        num_bytes = -(-width * self.bits // 8)
+        form: dict[str, JsonValue] = {
+            "dtype": self.name,
+            "width": width,
+            "group": GROUP,
+            "decode": _DECODE[self.bits],
+        }
+        return (
+            Part(VALUES, num_bytes, self.stored_dtype, self.fill, form),
+            Part(SCALES, -(-width // GROUP), np.dtype("<u2"), _BFLOAT16_NAN, {"dtype": "bfloat16"}),
+        )
 
-        array: np.ndarray = (
-            values.view(torch.uint16) if self.name == "bfloat16" else values
-        ).numpy()
-        return array
-
-    def from_stored(self, array: np.ndarray) -> Tensor:
-        """A stored array as a tensor of `dtype`, without a copy."""
-        import torch
-
-        tensor = torch.from_numpy(array)
-        return tensor.view(torch.bfloat16) if self.name == "bfloat16" else tensor
+    def row_bytes(self, num_layers: int, width: int) -> int:
+        """Bytes of one row with all of its layers."""
+        return num_layers * sum(part.length * part.dtype.itemsize for part in self.parts(width))
 
 
+_DECODE = {
+    8: "channel c is values[..., c] * scales[..., c // group]",
+    4: "channel c is number[..., c] * scales[..., c // group]; with n bytes per row, number c is "
+    "the low half of byte c where c < n, else the high half of byte c - n, in two's complement",
+}
+# A row whose numbers all are the lowest one is never stored (see `quantised`).
 _ENCODINGS: dict[EncodingName, Encoding] = {
     "float16": Encoding("float16", np.dtype("<f2"), float("nan"), 65504.0),
-    "bfloat16": Encoding("bfloat16", np.dtype("<u2"), 0x7FC0, 3.3895e38),
+    "bfloat16": Encoding("bfloat16", np.dtype("<u2"), _BFLOAT16_NAN, 3.3895e38),
     "float32": Encoding("float32", np.dtype("<f4"), float("nan"), 3.4028e38),
+    "int8": Encoding("int8", np.dtype("i1"), -128, 3.4028e38, bits=8),
+    "int4": Encoding("int4", np.dtype("i1"), -120, 3.4028e38, bits=4),  # 0x88: -8 and -8
 }
 assert set(_ENCODINGS) == set(get_args(EncodingName))
 
@@ -74,3 +115,13 @@ assert set(_ENCODINGS) == set(get_args(EncodingName))
 def encoding(name: EncodingName) -> Encoding:
     """The encoding of this name."""
     return _ENCODINGS[name]
+
+
+def parts_of(manifest: Manifest) -> dict[str, Part]:
+    """What each array of hidden states is in every shard of a cache, by the array's name."""
+    stored = encoding(manifest.encoding)
+    return {
+        f"{spec.name}/{part.name}": part
+        for spec in manifest.streams
+        for part in stored.parts(spec.width)
+    }

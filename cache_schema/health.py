@@ -10,6 +10,7 @@ import numpy as np
 
 from .checksums import crc32c_of
 from .claims import FOLDER as CLAIMS
+from .encodings import encoding
 from .errors import CacheNotFoundError
 from .manifest import Manifest
 from .progress import Progress, SilentProgress
@@ -200,12 +201,13 @@ def _count_problems(storage: Storage, manifest: Manifest, receipt: Receipt) -> I
     """Rows and samples that do not add up between the manifest and the arrays."""
     num_samples = len(manifest.shard_samples(receipt.shard))
     for spec in manifest.streams:
-        values = receipt.arrays.get(f"{spec.name}/values")
         offsets = receipt.arrays.get(f"{spec.name}/offsets")
-        if values is None or offsets is None or offsets.shape != (num_samples + 1,):
-            yield Problem(receipt.shard, receipt_key(receipt.shard), "sample count differs")
-        elif values.shape[1:] != (len(spec.layers), spec.width):
-            yield Problem(receipt.shard, receipt_key(receipt.shard), "layers or width differ")
+        for part in encoding(manifest.encoding).parts(spec.width):
+            array = receipt.arrays.get(f"{spec.name}/{part.name}")
+            if array is None or offsets is None or offsets.shape != (num_samples + 1,):
+                yield Problem(receipt.shard, receipt_key(receipt.shard), "sample count differs")
+            elif array.shape[1:] != (len(spec.layers), part.length):
+                yield Problem(receipt.shard, receipt_key(receipt.shard), "layers or width differ")
 
 
 def describe_layers(path: str | Path) -> dict[str, list[tuple[float, float]]]:

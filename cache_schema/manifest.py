@@ -14,7 +14,7 @@ from .fingerprint import Identity
 
 FORMAT_VERSION: Final = 1
 
-EncodingName = Literal["float16", "bfloat16", "float32"]
+EncodingName = Literal["float16", "bfloat16", "float32", "int8", "int4"]
 TargetKind = Literal["category", "categories", "integer", "number", "numbers", "string"]
 
 

@@ -64,7 +64,7 @@ class PairedBatch:
         dtype: torch.dtype | None = None,
         non_blocking: bool = False,
     ) -> PairedBatch:
-        """The same batch on another device; hidden states are cast to `dtype` after the copy."""
+        """The same batch on another device; hidden states are decoded and cast after the copy."""
         return PairedBatch(
             self.items.to(device, dtype=dtype, non_blocking=non_blocking),
             self.texts.to(device, dtype=dtype, non_blocking=non_blocking),
@@ -175,19 +175,24 @@ class PairedCache:
         return self._pairs[name]
 
     def gather(
-        self, samples: Sequence[Sequence[int]] | np.ndarray, *, pin_memory: bool = False
+        self,
+        samples: Sequence[Sequence[int]] | np.ndarray,
+        *,
+        pin_memory: bool = False,
+        decode: bool = True,
     ) -> PairedBatch:
         """Hidden states of any pairs, each different item read once.
 
         Args:
             samples: (B, 2) item and text numbers.
             pin_memory: As in `FeatureCache.gather`.
+            decode: As in `FeatureCache.gather`.
         """
         pairs = np.asarray(samples, dtype=np.int64)
         items, item_of_text = np.unique(pairs[:, 0], return_inverse=True)
         return PairedBatch(
-            self.items.gather(items, pin_memory=pin_memory),
-            self.texts.gather(pairs[:, 1], pin_memory=pin_memory),
+            self.items.gather(items, pin_memory=pin_memory, decode=decode),
+            self.texts.gather(pairs[:, 1], pin_memory=pin_memory, decode=decode),
             torch.from_numpy(item_of_text),
         )
 

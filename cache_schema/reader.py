@@ -28,12 +28,25 @@ class StreamIndex:
     Attributes:
         row_starts: (samples,) int64.
         lengths: (samples,) int64, rows of each sample.
-        crcs: (samples,) uint32, CRC32C of each sample's bytes.
+        crcs: Name of an array to (samples,) uint32, CRC32C of each sample's bytes in it.
+        checked: Likewise, whether these were compared already.
     """
 
     row_starts: np.ndarray
     lengths: np.ndarray
-    crcs: np.ndarray
+    crcs: dict[str, np.ndarray]
+    checked: dict[str, np.ndarray]
+
+    @classmethod
+    def empty(cls, num_samples: int, arrays: Iterable[str]) -> StreamIndex:
+        """Of a cache without a finished shard."""
+        names = list(arrays)
+        return cls(
+            np.zeros(num_samples, np.int64),
+            np.zeros(num_samples, np.int64),
+            {name: np.zeros(num_samples, np.uint32) for name in names},
+            {name: np.zeros(num_samples, bool) for name in names},
+        )
 
 
 class SampleReader:
@@ -43,29 +56,30 @@ class SampleReader:
         self._storage = storage
         self._manifest = manifest
         self._receipts = receipts
-        self._itemsize = encoding(manifest.encoding).itemsize
+        self._encoding = encoding(manifest.encoding)
         self._shard_starts = np.array(manifest.shard_starts)
-        self._checked = {s.name: np.zeros(manifest.num_samples, bool) for s in manifest.streams}
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
 
     @cached_property
     def index(self) -> dict[str, StreamIndex]:
         """Stream name to where its samples lie."""
+        streams = self._manifest.streams
         index = {
-            spec.name: StreamIndex(
-                *(np.zeros(self._manifest.num_samples, kind) for kind in (np.int64, np.int64, "u4"))
+            spec.name: StreamIndex.empty(
+                self._manifest.num_samples, (p.name for p in self._encoding.parts(spec.width))
             )
-            for spec in self._manifest.streams
+            for spec in streams
         }
+        columns = [crcs for stream in index.values() for crcs in stream.crcs.values()]
         for shard in self._receipts:
             samples = self._manifest.shard_samples(shard)
             where = slice(samples.start, samples.stop)
-            crcs = self.read_array(shard, SAMPLE_CRCS)
-            for position, spec in enumerate(self._manifest.streams):
+            for known, crcs in zip(columns, self.read_array(shard, SAMPLE_CRCS).T, strict=True):
+                known[where] = crcs
+            for spec in streams:
                 offsets = self.read_array(shard, f"{spec.name}/offsets")
                 index[spec.name].row_starts[where] = offsets[:-1]
                 index[spec.name].lengths[where] = np.diff(offsets)
-                index[spec.name].crcs[where] = crcs[:, position]
         return index
 
     def shards_of(self, samples: np.ndarray) -> np.ndarray:
@@ -88,14 +102,22 @@ class SampleReader:
                 f"{path}: shard {shard}: {error}. Run `unipt repair {path}`."
             ) from error
 
-    def read_samples(self, spec: StreamSpec, chosen: np.ndarray, out: np.ndarray) -> None:
+    def read_samples(
+        self, spec: StreamSpec, part: str, chosen: np.ndarray, out: np.ndarray
+    ) -> None:
         """Fill `out` with the rows of the chosen samples, several reads at a time.
+
+        Args:
+            spec: The stream.
+            part: Which of its arrays.
+            chosen: Sample numbers.
+            out: (rows of all chosen samples, layers, ...), contiguous.
 
         Raises:
             CorruptCacheError: The bytes of a sample are missing or not what was written.
         """
         index = self.index[spec.name]
-        row_bytes = len(spec.layers) * spec.width * self._itemsize
+        row_bytes = out.itemsize * int(np.prod(out.shape[1:]))
         num_bytes = index.lengths[chosen] * row_bytes
         ends = np.cumsum(num_bytes)
         shards = self.shards_of(chosen)
@@ -103,28 +125,29 @@ class SampleReader:
         jobs = list(zip(*(column.tolist() for column in columns), strict=True))
         target = out.data.cast("B")
         keys = {
-            shard: chunk_key(self._receipts[shard].attempt, f"{spec.name}/values", 3)
+            shard: chunk_key(self._receipts[shard].attempt, f"{spec.name}/{part}", 3)
             for shard in set(shards.tolist())
         }
 
-        def read(part: Iterable[tuple[int, int, int, int, int]]) -> None:
-            for sample, shard, offset, start, end in part:
+        crcs, checked = index.crcs[part], index.checked[part]
+
+        def read(jobs: Iterable[tuple[int, int, int, int, int]]) -> None:
+            for sample, shard, offset, start, end in jobs:
                 view = target[start:end]
                 try:
                     self._storage.read_into(keys[shard], offset, view)
                 except (EOFError, FileNotFoundError) as error:
                     raise self._corrupt(spec.name, sample, shard, str(error)) from error
-                if not self._checked[spec.name][sample]:
-                    if crc32c_of(np.frombuffer(view, np.uint8)) != index.crcs[sample]:
+                if not checked[sample]:
+                    if crc32c_of(np.frombuffer(view, np.uint8)) != crcs[sample]:
                         raise self._corrupt(spec.name, sample, shard, "its bytes changed")
-                    self._checked[spec.name][sample] = True
+                    checked[sample] = True
 
         if len(jobs) == 1:
             read(jobs)
             return
-        list(
-            self._threads().map(read, [jobs[part::_READ_THREADS] for part in range(_READ_THREADS)])
-        )
+        turns = [jobs[turn::_READ_THREADS] for turn in range(_READ_THREADS)]
+        list(self._threads().map(read, turns))
 
     def _threads(self) -> ThreadPoolExecutor:
         # A forked process has its parent's pool without its threads, and would wait for ever.

@@ -19,7 +19,7 @@ from socket import gethostname
 import numpy as np
 
 from .checksums import crc32c_of, join_crcs
-from .encodings import Encoding
+from .encodings import SCALES, VALUES, Part
 from .ragged import Ragged
 from .receipts import ArrayRecord, LayerStatistics, Receipt, UnreadableSample
 from .storage import Storage
@@ -30,11 +30,18 @@ SAMPLE_CRCS = "samples/crc32c"
 
 @dataclass(frozen=True)
 class StreamContents:
-    """One stream of a shard: (rows, layers, width) in the stored dtype, and its statistics."""
+    """One stream of a shard: its stored numbers, (rows, layers, ...), and its statistics."""
 
     states: Ragged
     statistics: LayerStatistics
     grid: np.ndarray | None = None
+    scales: np.ndarray | None = None
+
+    @property
+    def parts(self) -> dict[str, np.ndarray]:
+        """Its arrays of hidden states by name."""
+        scales = {} if self.scales is None else {SCALES: self.scales}
+        return {VALUES: self.states.values, **scales}
 
 
 @dataclass(frozen=True)
@@ -55,13 +62,25 @@ def chunk_key(attempt: str, array: str, num_axes: int) -> str:
 
 
 def write_arrays(
-    storage: Storage, shard: int, contents: ShardContents, stored: Encoding, fingerprint: str
+    storage: Storage,
+    shard: int,
+    contents: ShardContents,
+    parts: Mapping[str, Part],
+    fingerprint: str,
 ) -> Receipt:
-    """Write a shard under a fresh attempt name and make it durable; the caller commits it."""
+    """Write a shard under a fresh attempt name and make it durable; the caller commits it.
+
+    Args:
+        storage: Of the cache.
+        shard: Its number.
+        contents: All of it.
+        parts: What each array of hidden states is.
+        fingerprint: Of the cache.
+    """
     started = time.monotonic()
     attempt = f"{shard:06d}-{uuid.uuid4().hex[:12]}"
     arrays = _arrays(contents)
-    documents = _metadata(arrays, stored)
+    documents = _metadata(arrays, parts)
     for key, document in documents.items():
         storage.write(f"shards/{attempt}/{key}", [document])
     # The hidden states are nearly all of the bytes, and every sample of theirs has a CRC already.
@@ -112,27 +131,30 @@ def read_array(storage: Storage, attempt: str, name: str, record: ArrayRecord) -
 
 
 def sample_crcs(streams: Mapping[str, StreamContents]) -> np.ndarray:
-    """(samples, streams) uint32: CRC32C of each sample's bytes in each stream."""
-    columns = []
-    for stream in streams.values():
-        values, offsets = stream.states.values, stream.states.offsets.tolist()
-        columns.append([crc32c_of(values[a:b]) for a, b in pairwise(offsets)])
+    """(samples, parts of all streams) uint32: CRC32C of each sample's bytes in each array."""
+    columns = [
+        [crc32c_of(part[start:stop]) for start, stop in pairwise(stream.states.offsets.tolist())]
+        for stream in streams.values()
+        for part in stream.parts.values()
+    ]
     return np.array(columns, dtype=np.uint32).T.copy()
 
 
 def _states_crcs(contents: ShardContents, crcs: np.ndarray) -> dict[str, int]:
-    """CRC32C of each stream's values."""
-    found = {}
-    for column, (name, stream) in enumerate(contents.streams.items()):
-        row_bytes = stream.states.values.dtype.itemsize * np.prod(stream.states.values.shape[1:])
-        found[f"{name}/values"] = join_crcs(crcs[:, column], stream.states.lengths * row_bytes)
+    """CRC32C of each array of hidden states."""
+    found: dict[str, int] = {}
+    columns = iter(crcs.T)
+    for name, stream in contents.streams.items():
+        for part, array in stream.parts.items():
+            row_bytes = array.dtype.itemsize * np.prod(array.shape[1:])
+            found[f"{name}/{part}"] = join_crcs(next(columns), stream.states.lengths * row_bytes)
     return found
 
 
 def _arrays(contents: ShardContents) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
     for name, stream in contents.streams.items():
-        arrays[f"{name}/values"] = stream.states.values
+        arrays |= {f"{name}/{part}": array for part, array in stream.parts.items()}
         arrays[f"{name}/offsets"] = stream.states.offsets
         if stream.grid is not None:
             arrays[f"{name}/grid"] = stream.grid.astype(np.int32)
@@ -152,16 +174,19 @@ def _arrays(contents: ShardContents) -> dict[str, np.ndarray]:
     return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
 
-def _metadata(arrays: Mapping[str, np.ndarray], stored: Encoding) -> dict[str, bytes]:
+def _metadata(arrays: Mapping[str, np.ndarray], parts: Mapping[str, Part]) -> dict[str, bytes]:
     """Every `zarr.json` of a shard's group."""
     folders = {parent for name in arrays for parent in _parents(name)}
     documents = {f"{folder}/zarr.json".lstrip("/"): _group_template() for folder in folders}
     for name, array in arrays.items():
-        is_states = stored.stored_dtype == array.dtype and name.endswith("/values")
-        is_float = np.issubdtype(array.dtype, np.floating)
-        fill = stored.fill if is_states else (float("nan") if is_float else 0)
+        part = parts.get(name)
+        fill = float("nan") if np.issubdtype(array.dtype, np.floating) else 0
+        attributes = {} if part is None else part.attributes
         template = _array_template(
-            array.dtype.str, array.ndim, repr(fill), stored.name if is_states else None
+            array.dtype.str,
+            array.ndim,
+            repr(fill if part is None else part.fill),
+            json.dumps(attributes),
         )
         document = json.loads(template)
         document["shape"] = list(array.shape)
@@ -189,7 +214,7 @@ def _group_template() -> bytes:
 
 
 @cache
-def _array_template(dtype: str, num_axes: int, fill: str, true_dtype: str | None) -> bytes:
+def _array_template(dtype: str, num_axes: int, fill: str, attributes: str) -> bytes:
     """The `zarr.json` of an array of one number, as Zarr itself writes it.
 
     Zarr takes milliseconds for each array, which adds up over the shards of a cache.
@@ -207,6 +232,6 @@ def _array_template(dtype: str, num_axes: int, fill: str, true_dtype: str | None
         filters=None,
         compressors=[Crc32cCodec()],
         fill_value=float(fill) if "nan" in fill else int(fill),
-        attributes={} if true_dtype is None else {"dtype": true_dtype},
+        attributes=json.loads(attributes),
     )
     return documents["zarr.json"].to_bytes()

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from .claims import FOLDER as CLAIMS
-from .encodings import encoding
+from .encodings import parts_of
 from .errors import CacheError, FingerprintMismatchError
 from .manifest import FORMAT_VERSION, Manifest
 from .receipts import commit, finished_shards, group_document, parse_group_document
@@ -23,7 +23,7 @@ class CacheWriter:
     def __init__(self, storage: Storage, manifest: Manifest) -> None:
         self.storage = storage
         self.manifest = manifest
-        self._encoding = encoding(manifest.encoding)
+        self._parts = parts_of(manifest)
 
     @classmethod
     def create(cls, path: str | Path, manifest: Manifest) -> CacheWriter:
@@ -68,7 +68,7 @@ class CacheWriter:
     def write_shard(self, shard: int, contents: ShardContents) -> bool:
         """Write and commit one shard; False if another writer committed it first."""
         fingerprint = self.manifest.identity.fingerprint
-        receipt = write_arrays(self.storage, shard, contents, self._encoding, fingerprint)
+        receipt = write_arrays(self.storage, shard, contents, self._parts, fingerprint)
         # The commit point: whatever a crash leaves before this line is garbage for `unipt gc`.
         if commit(self.storage, receipt):
             return True

@@ -15,6 +15,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "unipt extract --backbone roberta-base --data nyu-mll/glue:mrpc --text-column sentence1 "
         "--text-pair-column sentence2 --target label",
         "unipt extract --backbone ./my-bert --data texts.parquet --cache /scratch/texts --dry-run",
+        "unipt extract --backbone bert-large --data reviews.csv --fit-in 40GB",
         "unipt extract --backbone vit-tiny --data photos/ --views 4 --on-error skip",
         "unipt extract --backbone clip-vit-b32 --modality image --frames 12 "
         "--data msrvtt:data/msrvtt --key video_id",

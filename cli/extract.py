@@ -19,10 +19,10 @@ from .options import (
     TextPairColumn,
     VideoColumn,
 )
-from .wording import bytes_text, duration_text
+from .wording import bytes_text, duration_text, table
 
 if TYPE_CHECKING:
-    from extractor import ExtractConfig, ExtractionReport
+    from extractor import ExtractConfig, ExtractionEstimate, ExtractionReport
 
 
 def extract(
@@ -111,9 +111,16 @@ def extract(
         typer.Option(help="Round the weights of linear layers; needs bitsandbytes."),
     ] = "none",
     encoding: Annotated[
-        Literal["float16", "bfloat16", "float32"],
-        typer.Option(help="Of the stored hidden states."),
-    ] = "float16",
+        Literal["float16", "bfloat16", "float32", "int8", "int4"] | None,
+        typer.Option(help="Of the stored hidden states; float16 if not given."),
+    ] = None,
+    fit_in: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="The most exact of float16, int8 and int4 in which the cache fits in 40GB, say.",
+        ),
+    ] = None,
     max_length: Annotated[
         int | None,
         typer.Option(
@@ -184,6 +191,7 @@ def extract(
             "precision": precision,
             "quantize": quantize,
             "encoding": encoding,
+            "fit_in": fit_in,
             "max_length": max_length,
             "align": align,
             "device": device,
@@ -238,7 +246,23 @@ def _estimate(config: ExtractConfig, terminal: Terminal) -> None:
         ("free disk", f"{free}{'' if found.fits else ': NOT ENOUGH'}"),
         ("time", f"about {duration_text(found.seconds)}"),
     ]
-    terminal.result("\n".join(f"{k:<10} {v}" for k, v in lines if v), found.as_dict())
+    head = "\n".join(f"{k:<10} {v}" for k, v in lines if v)
+    terminal.result(f"{head}\n\n{_encodings(found)}", found.as_dict())
+
+
+def _encodings(found: ExtractionEstimate) -> str:
+    """What the whole cache would take in each encoding."""
+    rows = [
+        [
+            name,
+            num_bytes,
+            bytes_text(num_bytes),
+            "yes" if found.whole_fits(name) else "no",
+            "this run" if name == found.encoding else "",
+        ]
+        for name, num_bytes in found.encodings.items()
+    ]
+    return table(("encoding", "bytes", "", "fits", ""), rows)
 
 
 def _image_size(text: str | None) -> str | int | list[int] | None:

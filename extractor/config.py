@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from cache_schema import EncodingName
 
@@ -15,6 +16,24 @@ from .inputs import DataConfig
 from .roles import roles_read
 
 SHARD_BYTES = 128 * 2**20  # large enough for full disk bandwidth, small enough to redo in seconds
+DEFAULT_ENCODING: EncodingName = "float16"
+
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kmgt]?)(i?)b", re.IGNORECASE)
+
+
+def _bytes_of(found: object) -> object:
+    """`40GB` or `1.5 TiB` as a number of bytes; powers of 1000, and of 1024 with an `i`."""
+    if not isinstance(found, str):
+        return found
+    parts = _SIZE.fullmatch(found.strip())
+    if parts is None:
+        raise ValueError("needed a size such as 40GB, 500MB or 1.5TiB")
+    number, prefix, binary = parts.groups()
+    power = " kmgt".index(prefix.lower() or " ")
+    return int(float(number) * (1024 if binary else 1000) ** power)
+
+
+NumBytes = Annotated[int, BeforeValidator(_bytes_of), Field(gt=0)]
 
 
 class ExtractConfig(BaseModel):
@@ -67,7 +86,14 @@ class ExtractConfig(BaseModel):
     quantize: Quantize = Field(
         default="none", description="round the weights of linear layers (needs bitsandbytes)"
     )
-    encoding: EncodingName = Field(default="float16", description="of the stored hidden states")
+    encoding: EncodingName | None = Field(
+        default=None, description="of the stored hidden states; null: float16, or what fit_in finds"
+    )
+    fit_in: NumBytes | None = Field(
+        default=None,
+        description="store in float16, int8 or int4, the first in which the cache takes at most "
+        "so many bytes, such as 40GB",
+    )
     max_length: int | None = Field(default=None, ge=1, description="tokens per sample at most")
     align: Literal["none", "words"] = Field(
         default="none", description="words: also store which token each word begins with"
@@ -90,6 +116,15 @@ class ExtractConfig(BaseModel):
     shard_bytes: int = Field(
         default=SHARD_BYTES, ge=1024, description="hidden states per shard, in bytes"
     )
+
+    @model_validator(mode="after")
+    def _only_one_chooses_the_encoding(self) -> ExtractConfig:
+        if self.fit_in is not None and self.encoding is not None:
+            raise ValueError(
+                f"--fit-in chooses the encoding itself, found also {self.encoding!r}. "
+                "Leave out --fit-in or --encoding"
+            )
+        return self
 
     @model_validator(mode="after")
     def _has_one_crew(self) -> ExtractConfig:

@@ -11,106 +11,36 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from cache_schema import (
-    PAGE_BYTES,
     Encoding,
-    FeatureBatch,
     LayerStatistics,
     Ragged,
     ShardContents,
     StreamContents,
     StreamSpec,
-    UnreadableSample,
+    decode,
     keep_freed_memory,
+    to_stored,
 )
 
-from .backbones.base import Backbone, Prepared
+from .backbones.base import Backbone
 from .errors import HiddenStateError
+from .filling import Accumulator, Buffers, FilledShard, ShardInputs, empty_streams
 from .helper_threads import helper_thread
-
-
-@dataclass(frozen=True)
-class ShardInputs:
-    """The samples of one shard, ready for the backbone."""
-
-    shard: int
-    ids: np.ndarray
-    views: np.ndarray
-    prepared: Prepared
-    targets: Mapping[str, Ragged | np.ndarray]
-    unreadable: tuple[UnreadableSample, ...] = ()
 
 
 class ReadShard(Protocol):
     """Reads and tokenises one shard; called from another thread."""
 
     def __call__(self, shard: int) -> ShardInputs: ...
-
-
-@dataclass
-class _Accumulator:
-    """One stream of a shard while it fills: (rows, L, D) on the backbone's device."""
-
-    spec: StreamSpec
-    offsets: np.ndarray
-    states: Tensor
-    absmax_L: Tensor
-
-
-_DESCRIBED_ROWS = 1024
-_BUFFER_STEP = 2**22  # numbers; a sixteenth of a shard of 128 MiB in float16
-
-
-class _Buffers:
-    """Memory for the hidden states of shards, used again: fresh pages cost a fault each."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._free: dict[str, list[Tensor]] = {}
-
-    def take(self, stream: str, shape: tuple[int, int, int], dtype: torch.dtype) -> Tensor:
-        """An uninitialised tensor."""
-        count = math.prod(shape)
-        free = self._free.setdefault(stream, [])
-        while free:
-            if len(buffer := _page_aligned(free.pop())) >= count:
-                return buffer[:count].view(shape)
-        # Shards are about equally large, never exactly.
-        size = max(1, math.ceil(count / _BUFFER_STEP)) * _BUFFER_STEP + PAGE_BYTES
-        buffer = torch.empty(size, dtype=dtype, device=self._device)
-        return _page_aligned(buffer)[:count].view(shape)
-
-    def give_back(self, shard: _FilledShard) -> None:
-        """Nothing reads the hidden states of `shard` any more."""
-        for stream, accumulator in shard.streams.items():
-            whole = accumulator.states._base
-            assert whole is not None, "`take` gives views"
-            self._free.setdefault(stream, []).append(whole)
-
-
-def _page_aligned(buffer: Tensor) -> Tensor:
-    """All but the start of a flat buffer: what begins at a page can be written past the cache."""
-    return buffer[-buffer.data_ptr() % PAGE_BYTES // buffer.element_size() :]
-
-
-@dataclass(frozen=True)
-class _FilledShard:
-    """A shard whose forward passes were all started; `is_filled` says when a GPU is through."""
-
-    inputs: ShardInputs
-    streams: Mapping[str, _Accumulator]
-    stored_inputs: Sequence[str]
-    is_filled: torch.Event | None
 
 
 def extract_shards(
@@ -139,10 +69,10 @@ def extract_shards(
         Exception: Whatever `read` or `write` raises; shards written before stay.
     """
     keep_freed_memory()
-    buffers = _Buffers(backbone.device)
+    buffers = Buffers(backbone.device)
     remaining = iter(shards)
     with helper_thread("unipt-read") as reader, helper_thread("unipt-write") as out:
-        writing: tuple[Future[object], _FilledShard] | None = None
+        writing: tuple[Future[object], FilledShard] | None = None
         # One is read while the one before is run.
         coming = deque(reader.submit(read, shard) for shard in islice(remaining, 1))
         while coming:
@@ -168,14 +98,14 @@ def _run_shard(
     backbone: Backbone,
     inputs: ShardInputs,
     stored: Encoding,
-    buffers: _Buffers,
+    buffers: Buffers,
     batch_size: int,
     on_batch: Callable[[int], None],
-) -> tuple[_FilledShard, int]:
+) -> tuple[FilledShard, int]:
     """All hidden states of one shard, still on the device, and the batch size that fitted it."""
     prepared = inputs.prepared
     order = prepared.longest_first()
-    filling = {} if len(order) else _accumulators(backbone, prepared, stored, buffers)
+    filling = {} if len(order) else empty_streams(backbone, prepared, stored, buffers)
     done = 0
     while done < len(order):
         chosen = order[done : done + batch_size]
@@ -189,66 +119,26 @@ def _run_shard(
             torch.cuda.empty_cache()
             continue
         if not filling:
-            filling = _accumulators(backbone, prepared, stored, buffers)
+            filling = empty_streams(backbone, prepared, stored, buffers)
         for name, accumulator in filling.items():
-            _add(accumulator, batch, name, chosen)
+            accumulator.add(batch.streams[name].values, chosen, stored)
         done += len(chosen)
         on_batch(len(chosen))
     filled = torch.Event("cuda") if backbone.device.type == "cuda" else None
     if filled is not None:
         filled.record()
-    return _FilledShard(inputs, filling, backbone.stored_inputs, filled), batch_size
-
-
-def _accumulators(
-    backbone: Backbone, prepared: Prepared, stored: Encoding, buffers: _Buffers
-) -> dict[str, _Accumulator]:
-    accumulators = {}
-    for spec in backbone.streams:
-        lengths = prepared.lengths[spec.name]
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        shape = (int(offsets[-1]), len(spec.layers), spec.width)
-        accumulators[spec.name] = _Accumulator(
-            spec,
-            offsets,
-            buffers.take(spec.name, shape, stored.dtype),
-            torch.zeros(len(spec.layers), device=backbone.device),
-        )
-    return accumulators
-
-
-def _add(accumulator: _Accumulator, batch: FeatureBatch, name: str, chosen: np.ndarray) -> None:
-    """Put a batch where its samples belong in the shard; nothing here waits for a GPU."""
-    values_NLD = batch.streams[name].values
-    rows = 0
-    for sample in chosen.tolist():
-        start, stop = accumulator.offsets[sample], accumulator.offsets[sample + 1]
-        count = int(stop - start)
-        accumulator.states[start:stop].copy_(values_NLD[rows : rows + count])
-        rows += count
-    accumulator.absmax_L = torch.maximum(accumulator.absmax_L, _absmax(values_NLD))
-
-
-def _absmax(values_NLD: Tensor) -> Tensor:
-    """(L,) float32: the largest absolute value of each layer, NaN if there is one.
-
-    Without their sign, floats are ordered like the integers of the same bits, NaN above all: one
-    pass over half the bytes. Over the rows first, which is contiguous and several times faster.
-    """
-    bits = torch.int16 if values_NLD.element_size() == 2 else torch.int32
-    unsigned_NLD = values_NLD.view(bits).bitwise_and(torch.iinfo(bits).max)
-    return unsigned_NLD.amax(0).amax(1).view(values_NLD.dtype).float()
+    return FilledShard(inputs, filling, backbone.stored_inputs, filled), batch_size
 
 
 def _finish_and_write(
-    shard: _FilledShard,
+    shard: FilledShard,
     stored: Encoding,
     write: Callable[[int, ShardContents], object],
 ) -> object:
     return write(shard.inputs.shard, _finish(shard, stored))
 
 
-def _finish(shard: _FilledShard, stored: Encoding) -> ShardContents:
+def _finish(shard: FilledShard, stored: Encoding) -> ShardContents:
     """Bring a shard to the host and check it; on a GPU beside the next shard's forward passes."""
     if shard.is_filled is None:
         streams = {n: _check(a, shard.inputs, stored) for n, a in shard.streams.items()}
@@ -271,36 +161,43 @@ def _finish(shard: _FilledShard, stored: Encoding) -> ShardContents:
     )
 
 
-def _to_host(accumulator: _Accumulator, side: torch.Stream) -> _Accumulator:
-    tensors = (accumulator.states, accumulator.absmax_L)
-    copies = []
-    for tensor in tensors:
-        host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-        copies.append(host.copy_(tensor, non_blocking=True))
+def _to_host(accumulator: Accumulator, side: torch.Stream) -> Accumulator:
+    absmax_L, *parts = (
+        torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(
+            tensor, non_blocking=True
+        )
+        for tensor in (accumulator.absmax_L, *accumulator.parts)
+    )
     side.synchronize()
-    return _Accumulator(accumulator.spec, accumulator.offsets, *copies)
+    return Accumulator(accumulator.spec, accumulator.offsets, tuple(parts), absmax_L)
 
 
-def _check(accumulator: _Accumulator, inputs: ShardInputs, stored: Encoding) -> StreamContents:
+def _check(accumulator: Accumulator, inputs: ShardInputs, stored: Encoding) -> StreamContents:
     absmax = tuple(accumulator.absmax_L.tolist())
-    # What is too large for the encoding became infinite in it.
+    # What cannot be stored is not finite in the last part: the floats themselves, or the scales.
     for layer, largest in enumerate(absmax):
         if not math.isfinite(largest):
-            bad_N = ~accumulator.states[:, layer].float().isfinite().all(-1).numpy()
+            bad_N = ~accumulator.parts[-1][:, layer].float().isfinite().all(-1).numpy()
             row = int(np.flatnonzero(bad_N)[0])
             sample = int(np.searchsorted(accumulator.offsets, row, side="right")) - 1
             raise _UnstorableError(inputs, accumulator.spec, layer, sample)
-    statistics = LayerStatistics(absmax=absmax, mean_square=_mean_square(accumulator.states))
-    values = stored.to_stored(accumulator.states)
+    statistics = LayerStatistics(absmax=absmax, mean_square=_mean_square(accumulator, stored))
+    values, *scales = map(to_stored, accumulator.parts)
     grid = inputs.prepared.grids.get(accumulator.spec.name)
-    return StreamContents(Ragged(values, accumulator.offsets), statistics, grid)
+    return StreamContents(Ragged(values, accumulator.offsets), statistics, grid, *scales)
 
 
-def _mean_square(states_NLD: Tensor) -> tuple[float, ...]:
+_DESCRIBED_ROWS = 1024
+
+
+def _mean_square(accumulator: Accumulator, stored: Encoding) -> tuple[float, ...]:
     """Of each layer, from rows spread over the shard: it describes, and nothing depends on it."""
-    if not len(states_NLD):
-        return (0.0,) * states_NLD.shape[1]
-    chosen_NLD = states_NLD[:: -(-len(states_NLD) // _DESCRIBED_ROWS)].float()
+    num_rows = int(accumulator.offsets[-1])
+    if not num_rows:
+        return (0.0,) * len(accumulator.spec.layers)
+    step = -(-num_rows // _DESCRIBED_ROWS)
+    chosen = tuple(part[::step] for part in accumulator.parts)
+    chosen_NLD = decode(chosen, stored, accumulator.spec.width).float()
     return tuple(chosen_NLD.square().mean((0, 2)).tolist())
 
 
@@ -325,5 +222,5 @@ def _explain(error: _UnstorableError, backbone: Backbone, stored: Encoding) -> H
         )
     return HiddenStateError(
         f"{where}: the backbone gave a hidden state that is not finite. "
-        "Run again with --precision float32 --encoding bfloat16."
+        f"Run again with --precision float32{'' if stored.bits else ' --encoding bfloat16'}."
     )

@@ -7,24 +7,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from typing import get_args
 
 import numpy as np
 import torch
 from pydantic import JsonValue
 
 from cache_schema import (
+    EncodingName,
+    FingerprintMismatchError,
     Identity,
     Manifest,
     Progress,
-    SplitSpec,
     UnreadableSample,
     encoding,
 )
 
 from .backbones.base import Backbone
-from .config import ExtractConfig
-from .inputs.targets import TargetData
+from .config import DEFAULT_ENCODING, ExtractConfig
 from .samples import NumberedSamples
+from .sizes import Sizing, best_within
 from .totals import Totals
 
 _READ_AT_ONCE = 2048  # samples; keeps the tokenizer's threads busy and memory small
@@ -46,15 +48,21 @@ class ExtractionPlan:
     failures: tuple[UnreadableSample, ...] = ()
 
     @property
+    def num_bytes(self) -> int:
+        """Bytes of all arrays with their checksums, exact."""
+        return self.totals.encodings[self.manifest.encoding]
+
+    @property
     def bytes_per_sample(self) -> float:
         """Average."""
-        return self.totals.num_bytes / self.manifest.num_samples
+        return self.num_bytes / self.manifest.num_samples
 
 
 def make_plan(
     config: ExtractConfig,
     backbone: Backbone,
     samples: NumberedSamples,
+    path: str,
     request: dict[str, JsonValue],
     progress: Progress,
 ) -> ExtractionPlan:
@@ -64,11 +72,14 @@ def make_plan(
         config: The extraction.
         backbone: As loaded.
         samples: All of them.
+        path: Of the cache.
         request: What was asked for, recorded so that a second run is recognised at once.
         progress: Where to report.
+
+    Raises:
+        StorageError: No encoding fits in `config.fit_in`.
     """
     total = samples.num_samples
-    stored = encoding(config.encoding)
     lengths = {s.name: np.zeros(total, dtype=np.int64) for s in backbone.streams}
     failures: list[UnreadableSample] = []
     num_truncated = input_bytes = 0
@@ -81,31 +92,35 @@ def make_plan(
             num_truncated += int(found.truncated.sum())
             input_bytes += found.input_bytes
             meter.advance(len(block))
-    row_bytes = {s.name: len(s.layers) * s.width * stored.itemsize for s in backbone.streams}
-    sample_bytes: np.ndarray = sum(
-        (lengths[name] * row_bytes[name] for name in lengths), np.zeros(total, dtype=np.int64)
+    sizing = Sizing(
+        samples,
+        backbone.streams,
+        lengths,
+        backbone.stored_inputs,
+        input_bytes,
+        config.shard_bytes,
     )
-    splits = samples.splits
-    source = samples.source
-    shard_starts = _shard_starts(splits, sample_bytes, config.shard_bytes)
-    other_bytes = _other_bytes(backbone, samples, len(shard_starts), input_bytes)
+    sizes = {name: sizing.of(name) for name in get_args(EncodingName)}
     totals = Totals(
         num_tokens=sum(int(counts.sum()) for counts in lengths.values()),
-        num_bytes=int(sample_bytes.sum()) + other_bytes,
         num_truncated=num_truncated,
+        num_unreadable=len(failures),
+        encodings={name: size.num_bytes for name, size in sizes.items()},
     )
+    stored = _chosen_encoding(config, totals, path)
+    source = samples.source
     manifest = Manifest(
         unipt_version=version("unipt"),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         backbone=backbone.spec,
-        identity=identity_of(config, backbone, samples),
+        identity=_identity(stored, backbone, samples),
         streams=backbone.streams,
-        encoding=config.encoding,
-        splits=splits,
+        encoding=stored,
+        splits=samples.splits,
         targets=tuple(target.spec for target in source.targets),
         roles=tuple(source.inputs),
         inputs=backbone.stored_inputs,
-        shard_starts=shard_starts,
+        shard_starts=sizes[stored].shard_starts,
         num_samples=total,
         num_skipped=len(source.skipped),
         execution={
@@ -117,10 +132,35 @@ def make_plan(
     return ExtractionPlan(manifest, totals, tuple(failures))
 
 
-def plan_of(manifest: Manifest) -> ExtractionPlan | None:
-    """The plan by which a cache was begun; None if its manifest does not tell."""
-    totals = Totals.of(manifest)
-    return None if totals is None else ExtractionPlan(manifest, totals)
+def plan_like(
+    present: Manifest,
+    config: ExtractConfig,
+    backbone: Backbone,
+    samples: NumberedSamples,
+    path: str,
+) -> ExtractionPlan | None:
+    """The plan by which the cache at `path` was begun; None if its manifest does not tell.
+
+    Raises:
+        FingerprintMismatchError: It is a cache of something else; names what differs.
+        StorageError: No encoding fits in `config.fit_in`.
+    """
+    totals = Totals.of(present)
+    if totals is None:
+        return None
+    identity = _identity(_chosen_encoding(config, totals, path), backbone, samples)
+    if present.identity != identity:
+        raise FingerprintMismatchError(path, identity.differences(present.identity))
+    if present.inputs != backbone.stored_inputs:
+        difference = f"inputs: {list(backbone.stored_inputs)} here, {list(present.inputs)} there"
+        raise FingerprintMismatchError(path, [difference])
+    return ExtractionPlan(present, totals)
+
+
+def _chosen_encoding(config: ExtractConfig, totals: Totals, path: str) -> EncodingName:
+    if config.fit_in is None:
+        return config.encoding or DEFAULT_ENCODING
+    return best_within(config.fit_in, totals.encodings, path)
 
 
 def unreadable(
@@ -162,48 +202,8 @@ def probe_seconds(
     return (time.perf_counter() - started) * plan.totals.num_tokens / rows
 
 
-def identity_of(config: ExtractConfig, backbone: Backbone, samples: NumberedSamples) -> Identity:
-    """What determines the numbers that are stored."""
+def _identity(stored: EncodingName, backbone: Backbone, samples: NumberedSamples) -> Identity:
     data = {**samples.source.identity, "views": samples.num_views}
     if samples.num_views > 1:
         data["augmentation"] = samples.augmentation.identity
-    return Identity(features={**backbone.identity, "encoding": config.encoding}, data=data)
-
-
-def _shard_starts(
-    splits: tuple[SplitSpec, ...], sample_bytes: np.ndarray, shard_bytes: int
-) -> tuple[int, ...]:
-    """Fill shards up to `shard_bytes`; none crosses a split."""
-    starts = []
-    for split in splits:
-        filled = 0
-        for sample in range(split.start, split.stop):
-            # A sample that cannot be read has no bytes; also before such ones a split begins.
-            if sample == split.start or (filled and filled + sample_bytes[sample] > shard_bytes):
-                starts.append(sample)
-                filled = 0
-            filled += int(sample_bytes[sample])
-    return tuple(starts)
-
-
-def _other_bytes(
-    backbone: Backbone, samples: NumberedSamples, shards: int, input_bytes: int
-) -> int:
-    """Bytes of all arrays but the hidden states, and of every checksum, as shards hold them."""
-    streams, num_samples = backbone.streams, samples.num_samples
-    offsets = 8 * (num_samples + shards)
-    grids = [4 * len(s.axes) * num_samples for s in streams if s.axes]
-    per_sample = num_samples * (8 + 4 + 4 * len(streams))  # id, view, CRC per stream
-    ragged = len(streams) + len(backbone.stored_inputs)
-    arrays = 3 + 2 * ragged + len(grids)
-    targets = 0
-    for target in samples.source.targets:
-        targets += sum(_target_bytes(samples, target, split) for split in samples.splits)
-        targets += 0 if target.offsets is None else offsets
-        arrays += 1 if target.offsets is None else 2
-    checksums = 4 * shards * arrays
-    return input_bytes + offsets * ragged + sum(grids) + per_sample + targets + checksums
-
-
-def _target_bytes(samples: NumberedSamples, target: TargetData, split: SplitSpec) -> int:
-    return target.values[split.name].nbytes * split.views
+    return Identity(features={**backbone.identity, **encoding(stored).identity}, data=data)

@@ -7,6 +7,11 @@ from dataclasses import asdict, dataclass
 from pydantic import JsonValue
 
 
+def size_text(num_bytes: int) -> str:
+    """`1.25 GB`, and below one of them `21.40 MB`."""
+    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.2f} MB"
+
+
 @dataclass(frozen=True)
 class Filled:
     """What one or several processes did to a cache.
@@ -61,6 +66,9 @@ class ExtractionEstimate:
         cache: Where the cache would lie.
         num_samples: Samples of all splits.
         num_tokens: Rows of all samples.
+        encoding: Of the hidden states.
+        encodings: Each encoding's exact bytes of the whole cache, the largest first.
+        limit_bytes: What `fit_in` allows; None where there is no limit.
         num_shards: Shards of the whole cache.
         num_missing_shards: Shards that are not finished yet.
         num_bytes: Exact bytes of all arrays.
@@ -75,6 +83,9 @@ class ExtractionEstimate:
     cache: str
     num_samples: int
     num_tokens: int
+    encoding: str
+    encodings: dict[str, int]
+    limit_bytes: int | None
     num_shards: int
     num_missing_shards: int
     num_bytes: int
@@ -89,6 +100,11 @@ class ExtractionEstimate:
     def fits(self) -> bool:
         """Whether there is room for what is missing."""
         return self.free_bytes is None or self.missing_bytes < self.free_bytes
+
+    def whole_fits(self, encoding: str) -> bool:
+        """Whether there is room for a whole cache in this encoding."""
+        limits = [limit for limit in (self.limit_bytes, self.free_bytes) if limit is not None]
+        return all(self.encodings[encoding] <= limit for limit in limits)
 
     def as_dict(self) -> dict[str, JsonValue]:
         """For `--json`."""

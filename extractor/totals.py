@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
-from cache_schema import Manifest
+from cache_schema import EncodingName, Manifest
 
 
 class Totals(BaseModel):
     """Of a whole cache; recorded in its manifest, so that who joins need not read it all again."""
 
     num_tokens: int = Field(description="rows of all streams and samples")
-    num_bytes: int = Field(description="of all arrays with their checksums, exact")
     num_truncated: int = Field(description="samples longer than the backbone takes")
+    num_unreadable: int = Field(description="samples, as far as is known without decoding them")
+    encodings: dict[EncodingName, int] = Field(
+        description="bytes of all arrays with their checksums in each encoding, exact"
+    )
 
     @classmethod
     def of(cls, manifest: Manifest) -> Totals | None:

@@ -20,7 +20,9 @@ from cache_schema import (
     StreamContents,
     StreamSpec,
     TargetSpec,
+    encode,
     encoding,
+    to_stored,
 )
 
 
@@ -82,16 +84,17 @@ def write_cache(
     for shard in writer.missing_shards() if shards is None else shards:
         samples = np.array(manifest.shard_samples(shard))
         rows = slice(ends[samples[0]] - lengths[samples[0]], ends[samples[-1]])
-        part = states[rows].to(stored.dtype)
+        encoded = encode(states[rows], stored)
+        values, *scales = map(to_stored, encoded.parts)
         statistics = LayerStatistics(
-            absmax=tuple(part.float().abs().amax((0, 2)).tolist()),
-            mean_square=tuple(part.float().square().mean((0, 2)).tolist()),
+            absmax=tuple(encoded.absmax_L.tolist()),
+            mean_square=tuple(states[rows].square().mean((0, 2)).tolist()),
         )
         contents = ShardContents(
             ids=samples,
             streams={
                 "tokens": StreamContents(
-                    Ragged.from_lengths(stored.to_stored(part), lengths[samples]), statistics
+                    Ragged.from_lengths(values, lengths[samples]), statistics, None, *scales
                 )
             },
             inputs={

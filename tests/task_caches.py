@@ -22,7 +22,7 @@ from cache_schema import (
     StreamContents,
     StreamSpec,
     TargetSpec,
-    encoding,
+    to_stored,
 )
 
 COUNT = sum(SPLITS.values())
@@ -94,7 +94,6 @@ def _spec(name: str, states: States) -> StreamSpec:
 
 
 def _part(states: States, samples: np.ndarray) -> StreamContents:
-    stored = encoding("float32")
     rows = Ragged.from_lengths(np.arange(len(states.values)), states.lengths).take(samples)
     part = states.values[rows.values]
     statistics = LayerStatistics(
@@ -102,7 +101,7 @@ def _part(states: States, samples: np.ndarray) -> StreamContents:
         mean_square=tuple(part.square().mean((0, 2)).tolist()),
     )
     grid = None if states.grid is None else states.grid[samples]
-    return StreamContents(Ragged(stored.to_stored(part), rows.offsets), statistics, grid)
+    return StreamContents(Ragged(to_stored(part), rows.offsets), statistics, grid)
 
 
 def _take(values: Ragged | np.ndarray, samples: np.ndarray) -> Ragged | np.ndarray:

@@ -32,8 +32,8 @@ FLAGS = {
     "extract": "--backbone --data --revision --split --modality --text-column "
     "--text-pair-column --image-column --video-column --regions-column --frames --image-size "
     "--media-root --views --target --key --cache --layers --precision --quantize --encoding "
-    "--max-length --align --device --batch-size --workers --dask --on-error --trust-remote-code "
-    "--dry-run --quiet --json",
+    "--fit-in --max-length --align --device --batch-size --workers --dask --on-error "
+    "--trust-remote-code --dry-run --quiet --json",
     "fit": "--cache --task --target --network --epochs --lr --batch-size --reduction --seed "
     "--device --precision --run --set --resume --overwrite --allow-partial --quiet --json",
     "evaluate": "--run --cache --split --device --quiet --json",
@@ -97,7 +97,8 @@ def test_the_choices_of_the_pages_are_those_of_the_configs(unipt_command: Run) -
         choices = "|".join(fit["properties"][name]["enum"])
         assert f"--{name} <{choices}>" in fit_page
     for name in ("precision", "encoding", "on_error"):
-        choices = extract["properties"][name]["enum"]
+        described = extract["properties"][name]
+        choices = described.get("enum") or described["anyOf"][0]["enum"]
         flag = extract_page.partition(f"--{name.replace('_', '-')} <")[2].partition(">")[0]
         assert sorted(flag.split("|")) == sorted(choices)
 

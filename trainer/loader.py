@@ -42,10 +42,7 @@ class BatchLoader:
 
     def load(self, samples: np.ndarray) -> Batch:
         """One batch, at once."""
-        host = self._source.gather(samples, pin_memory=self._device.type == "cuda")
-        batch: Batch = replace(host, targets=self._read_targets(samples))
-        dtype = dtype_on_arrival(self._device, self._dtype)
-        return batch.to(self._device, dtype=dtype, non_blocking=True)
+        return self._arrive(self._read(samples))
 
     def batches(
         self, samples: np.ndarray, batch_size: int, *, first_batch: int = 0
@@ -59,7 +56,9 @@ class BatchLoader:
             for start, stop in batch_bounds(len(samples), batch_size, first_batch=first_batch)
         ]
         if self._device.type != "cuda":
-            return Prefetcher(map(self.load, parts), lambda batch: batch)
+            # Quantised numbers wait as they are stored, and are decoded where the cores compute:
+            # a second thread that did it would fight with the first one's for them.
+            return Prefetcher(map(self._read, parts), self._arrive)
         # Copies run on a stream of their own, while the GPU computes.
         stream = torch.cuda.Stream(self._device)
 
@@ -68,6 +67,17 @@ class BatchLoader:
                 return _Copied(self.load(part), stream.record_event())
 
         return Prefetcher(map(load_beside, parts), _take_over)
+
+    def _read(self, samples: np.ndarray) -> Batch:
+        """On the host, as it is stored."""
+        pin_memory = self._device.type == "cuda"
+        host = self._source.gather(samples, pin_memory=pin_memory, decode=False)
+        batch: Batch = replace(host, targets=self._read_targets(samples))
+        return batch
+
+    def _arrive(self, batch: Batch) -> Batch:
+        dtype = dtype_on_arrival(self._device, self._dtype)
+        return batch.to(self._device, dtype=dtype, non_blocking=True)
 
 
 class Prefetcher(Generic[T]):

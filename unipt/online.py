@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from cache_schema import FeatureBatch, UserError, encoding
+from cache_schema import FeatureBatch, UserError, encoding, rounded
 from extractor import BackboneConfig, load_backbone, roles_read
 
 if TYPE_CHECKING:
@@ -65,13 +65,13 @@ class FrozenSide:
         excerpt = run.record.caches[side]
         chosen = BackboneConfig.from_spec(excerpt.backbone)
         self.backbone = load_backbone(chosen, run.device)
-        features: dict[str, object] = {**self.backbone.identity, "encoding": excerpt.encoding}
+        # What training read was rounded as it was stored; so is what prediction reads.
+        self._encoding = encoding(excerpt.encoding)
+        features: dict[str, object] = {**self.backbone.identity, **self._encoding.identity}
         run.check_features(features, f"backbone {excerpt.backbone.name}", side)
         self.reads = roles_read(chosen)
         self.texts = texts_of(excerpt)
         self._task = run.task
-        # What training read was rounded to the stored dtype; so is what prediction reads.
-        self._stored_dtype = encoding(excerpt.encoding).dtype
 
     def windows(self, samples: Iterable[Mapping[str, Any]], batch_size: int) -> Iterator[Window]:
         """Hidden states of samples by role, a window at a time; the next one is prepared meanwhile.
@@ -123,7 +123,7 @@ class FrozenSide:
 
     def _stored(self, batch: FeatureBatch) -> FeatureBatch:
         streams = {
-            name: replace(stream, values=stream.values.to(self._stored_dtype))
+            name: replace(stream, values=rounded(stream.values, self._encoding))
             for name, stream in batch.streams.items()
         }
         return replace(batch, streams=streams)

@@ -129,7 +129,7 @@ class _StopEvent(StopSignals):
 
 def _work(config_json: str, stop_name: str) -> str | None:
     """What every worker runs; what the user has to mend, as errors lose their kind on the way."""
-    from ..run import fill_alone
+    from ..fill import fill_alone
 
     try:
         config = ExtractConfig.model_validate_json(config_json)

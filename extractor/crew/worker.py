@@ -19,7 +19,7 @@ def main() -> int:
     from cache_schema import StopSignals, UserError
 
     from ..config import ExtractConfig
-    from ..run import fill_alone
+    from ..fill import fill_alone
     from .events import SentProgress, send
 
     config = ExtractConfig.model_validate_json(config_json)
