@@ -121,7 +121,7 @@ def _refuse_wrong_names(config: DataConfig, columns: Sequence[str]) -> None:
         if name is not None and name not in columns:
             raise MissingColumnError(
                 f"{flag}: there is no column {name!r}, the data has {list(columns)!r}. "
-                f"Choose one of those.{_separator_hint(columns)}"
+                f"Choose one of those."
             )
         if name is not None and role is not None and role not in config.reads:
             raise DataError(
@@ -170,7 +170,7 @@ def _media(
     found = f"{named or left!r} could all be it" if named or left else f"none looks like {several}"
     raise MissingColumnError(
         f"--data: which column holds the {several} cannot be told, {found} among "
-        f"{list(columns)!r}. Say it with --{role}-column.{_separator_hint(columns)}"
+        f"{list(columns)!r}. Say it with --{role}-column."
     )
 
 
@@ -211,7 +211,7 @@ def _texts(
     said = f"{named or left!r} could all be it" if named or left else "none looks like text"
     raise MissingColumnError(
         f"--data: which column is the text cannot be told, {said} among {list(columns)!r}. "
-        f"Say it with --text-column.{_separator_hint(columns)}"
+        f"Say it with --text-column."
     )
 
 
@@ -226,12 +226,3 @@ def _is_target(column: str) -> bool:
 def _is_id(column: str) -> bool:
     name = column.strip().lower()
     return name in _ID_NAMES or name.endswith("_id") or name.startswith("__index")
-
-
-def _separator_hint(columns: Sequence[str]) -> str:
-    for mark, kind in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
-        if len(columns) == 1 and mark in columns[0]:
-            return (
-                f" The file seems to be separated by {kind}: commas (csv) or tabs (tsv) are read."
-            )
-    return ""
