@@ -118,6 +118,15 @@ def test_stored_inputs_come_back_sample_by_sample(cache_path) -> None:
     assert found[1].tolist() == [starts[1]]
 
 
+def test_an_input_that_is_not_stored_is_no_damage(cache_path) -> None:
+    with pytest.raises(
+        CacheError, match=r"no input 'ids', the cache has \['token_ids'\]"
+    ) as raised:
+        FeatureCache.open(cache_path).input("ids", [0])
+
+    assert not isinstance(raised.value, CorruptCacheError)
+
+
 def test_plain_and_ragged_targets_come_back_whole(tmp_path, states) -> None:
     specs = (
         TargetSpec(name="label", kind="category", classes=("a", "b")),

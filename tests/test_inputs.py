@@ -228,6 +228,16 @@ def test_what_cannot_be_told_apart_is_asked_for(write) -> None:
     assert texts(read(path, text_column="teaser")) == ["c d"]
 
 
+@pytest.mark.parametrize("flag", ["targets", "keys"])
+def test_a_text_that_is_named_for_something_else_is_named_in_the_message(write, flag) -> None:
+    path = write("a.csv", "text,label\na,1\n")
+
+    with pytest.raises(
+        MissingColumnError, match=r"none looks like text among \['label'\]; \['text'\] is named as"
+    ):
+        read(path, **{flag: ("text",)})
+
+
 def test_a_column_that_is_not_there_names_those_that_are(write) -> None:
     path = write("a.csv", "text,label\na,1\n")
 
