@@ -180,6 +180,19 @@ def test_a_dataset_dict_on_disk_is_read_with_its_splits(tmp_path) -> None:
     assert read(tmp_path / "saved").splits == {"train": 3, "test": 3}
 
 
+@pytest.mark.parametrize("first", ["train.csv", "link.csv", ""])
+def test_a_file_that_is_given_twice_is_refused(write, first) -> None:
+    """Held-out rows were rows of the training split too."""
+    path = write("d/train.csv", "text,label\na,1\nb,0\n")
+    linked = write("other/x", "").parent / "link.csv"
+    linked.symlink_to(path)
+    again = {"train.csv": path, "link.csv": linked, "": path.parent}[first]
+
+    with pytest.raises(DataError, match=rf"{path} is given twice.* Name it once"):
+        read(again, path)
+    assert read(path, write("d/more.csv", "text,label\na,1\n")).splits == {"train": 3}
+
+
 def test_a_split_from_two_kinds_of_file_is_refused(write) -> None:
     with pytest.raises(DataError, match="split 'train' comes from both"):
         read(write("a.csv", "text\na\n"), write("b.jsonl", '{"text": "b"}\n'))
