@@ -20,6 +20,7 @@ from cache_schema import (
     SilentProgress,
     StopSignals,
     StorageError,
+    check_place,
     drop_bad_shards,
     encoding,
     missing_shards,
@@ -205,6 +206,7 @@ def _prepare(
 ) -> tuple[Backbone, NumberedSamples, ExtractionPlan]:
     from .samples import NumberedSamples
 
+    check_place(path)
     # Data first: its mistakes are the common ones and take no time to find.
     source = open_data(config.data_config)
     for note in source.notes:
