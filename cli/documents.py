@@ -119,7 +119,7 @@ def _problem(line: dict[str, Any], model: type[BaseModel]) -> tuple[str, str]:
     keys, parent = _follow(model, line["loc"])
     path = ".".join(str(key) for key in keys)
     if line["type"] == "extra_forbidden":
-        return path, f"unknown key, {nearest(str(keys[-1]), list(parent.model_fields))}"
+        return path, f"unknown key, {_nearest_key(str(keys[-1]), parent)}"
     if line["type"] == "missing":
         return path, "missing"
     if line["type"].startswith("union_tag"):
@@ -128,6 +128,13 @@ def _problem(line: dict[str, Any], model: type[BaseModel]) -> tuple[str, str]:
     message = message.removeprefix("value error, ")
     found = "" if isinstance(line["input"], dict | list) else f"found {line['input']!r}, "
     return path, f"{found}{message}"
+
+
+def _nearest_key(key: str, section: type[BaseModel]) -> str:
+    from trainer import nearest_setting
+
+    near = nearest_setting(key, section)
+    return f"did you mean {near!r}?" if near else nearest(key, [*section.model_fields])
 
 
 def _tag_problem(path: str, context: dict[str, str]) -> tuple[str, str]:

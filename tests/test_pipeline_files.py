@@ -143,6 +143,14 @@ def test_another_name_in_a_section_replaces_the_whole(file: Path) -> None:
             "a.extract.images.backbon: unknown key, did you mean 'backbone'?",
         ),
         (
+            "a:\n  extends: search\n  fit: {unipt: {lr: 0.1}}\n",
+            "a.fit.unipt.lr: unknown key, did you mean 'optimizer.learning_rates'?",
+        ),
+        (
+            "a:\n  extends: search\n  fit: {unipt: {reduction: 4}}\n",
+            "a.fit.unipt.reduction: unknown key, did you mean 'network.reduction'?",
+        ),
+        (
             "a:\n  extends: search\n  description: x\n  fit: {unipt: {caches: [image]}}\n",
             "a: fit.unipt.caches: found 'image', did you mean 'images'?",
         ),

@@ -139,8 +139,8 @@ def _unknown_key(
     return None
 
 
-def _nearest(key: str, section: type[BaseModel]) -> str:
-    """The known key that was meant, of the section or of those in it."""
+def nearest_setting(key: str, section: type[BaseModel]) -> str | None:
+    """The path of the known key that was meant, of a section or of those right below it."""
     fields = section.model_fields
     below = {
         inner: f"{name}.{inner}"
@@ -150,9 +150,13 @@ def _nearest(key: str, section: type[BaseModel]) -> str:
     }
     paths = {**below, **dict(zip(fields, fields, strict=True))}
     near = difflib.get_close_matches(_SETTING_OF_FLAG.get(key, key), paths, n=1, cutoff=0.5)
-    if not near:
-        return f"unknown key, there are {sorted(fields)!r}"
-    found = paths[near[0]]
+    return paths[near[0]] if near else None
+
+
+def _nearest(key: str, section: type[BaseModel]) -> str:
+    found = nearest_setting(key, section)
+    if found is None:
+        return f"unknown key, there are {sorted(section.model_fields)!r}"
     how = f" Set it with overrides or --set: {found}=VALUE" if "." in found else ""
     return f"unknown key, did you mean {found!r}?{how}"
 
