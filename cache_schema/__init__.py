@@ -47,7 +47,7 @@ from .receipts import (
 )
 from .shard import ShardContents, StreamContents
 from .storage import Storage, open_storage
-from .writer import CacheWriter, missing_shards, read_manifest
+from .writer import CacheWriter, check_place, missing_shards, read_manifest
 
 if TYPE_CHECKING:
     from .batch import FeatureBatch, RowLayout, StreamBatch
@@ -96,6 +96,7 @@ __all__ = [
     "TargetSpec",
     "UnreadableSample",
     "UserError",
+    "check_place",
     "decode",
     "describe_layers",
     "differing_fields",

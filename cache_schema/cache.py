@@ -194,7 +194,18 @@ class FeatureCache:
         )
 
     def input(self, name: str, samples: Sequence[int] | np.ndarray) -> list[np.ndarray]:
-        """A stored model input (such as `token_ids`) of some samples."""
+        """A stored model input (such as `token_ids`) of some samples.
+
+        Raises:
+            CacheError: There is no such input.
+        """
+        # Every shard holds the same ones.
+        arrays = next(iter(self.receipts.values())).arrays
+        stored = sorted({key.split("/")[1] for key in arrays if key.startswith("inputs/")})
+        if name not in stored:
+            raise CacheError(
+                f"{self.path}: no input {name!r}, the cache has {stored!r}. Choose one of those."
+            )
         found: dict[int, Ragged] = {}
         values = []
         for sample in np.asarray(samples).tolist():

@@ -20,7 +20,7 @@ from pydantic import Field
 
 from .errors import StorageError
 from .manifest import Document
-from .receipts import group_document, parse_group_document
+from .receipts import group_document, parse_group_document, shard_numbers
 from .storage import Storage
 
 FOLDER = "claims"
@@ -71,8 +71,7 @@ class Claims:
 
     def of_others(self) -> set[int]:
         """Shards that somebody else claims, dead or alive."""
-        names = self._storage.names(FOLDER)
-        return {int(name) for name in names if name.isdigit()} - self._mine
+        return shard_numbers(self._storage.names(FOLDER)) - self._mine
 
     def take(self, shard: int) -> bool:
         """Claim a shard; False if somebody is making it."""
@@ -80,14 +79,14 @@ class Claims:
             return True
         if not self._is_lost(shard):
             return False
-        self._delete(_folder(shard))
+        self._delete(claim_folder(shard))
         return self._write_once(shard)
 
     def release(self, shard: int) -> None:
         """Give up a claim of one's own."""
         with self._lock:
             self._mine.discard(shard)
-            self._delete(_folder(shard))
+            self._delete(claim_folder(shard))
 
     def clear(self) -> None:
         """Remove every claim, of a cache that has no shard left to make."""
@@ -139,12 +138,13 @@ class Claims:
             self._storage.delete(folder)
 
 
-def _folder(shard: int) -> str:
+def claim_folder(shard: int) -> str:
+    """Where the claim of a shard lies."""
     return f"{FOLDER}/{shard:06d}"
 
 
 def _key(shard: int) -> str:
-    return f"{_folder(shard)}/zarr.json"
+    return f"{claim_folder(shard)}/zarr.json"
 
 
 def _parse(data: bytes) -> Claim | None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from .checksums import crc32c_of
 from .claims import FOLDER as CLAIMS
+from .claims import claim_folder
 from .encodings import encoding
 from .errors import CacheNotFoundError
 from .manifest import Manifest
@@ -22,8 +23,9 @@ from .receipts import (
     is_intact,
     read_receipt,
     receipt_key,
+    shard_numbers,
 )
-from .shard import CRC_BYTES, chunk_key, read_array
+from .shard import CRC_BYTES, attempts, chunk_key, read_array
 from .storage import Storage, open_storage
 from .writer import MANIFEST_KEY, read_manifest
 
@@ -99,8 +101,8 @@ def drop_bad_shards(path: str | Path, problems: Sequence[Problem]) -> list[int]:
             continue
         # The receipt first: a crash in between leaves an unfinished shard and garbage.
         storage.delete(f"receipts/{shard:06d}")
-        for attempt in storage.names("shards"):
-            if attempt.startswith(f"{shard:06d}-"):
+        for owner, attempt in attempts(storage):
+            if owner == shard:
                 storage.delete(f"shards/{attempt}")
     return dropped
 
@@ -119,8 +121,7 @@ def find_garbage(path: str | Path, *, include_recent: bool = False) -> list[Garb
         receipt = _receipt_or_none(storage, shard)
         winners[shard] = receipt.attempt if receipt else None
     garbage = []
-    for attempt in storage.names("shards"):
-        shard = int(attempt.partition("-")[0])
+    for shard, attempt in attempts(storage):
         if winners.get(shard) == attempt:
             continue
         if include_recent or storage.seconds_since_change(f"shards/{attempt}") > ABANDONED_AFTER_S:
@@ -128,7 +129,7 @@ def find_garbage(path: str | Path, *, include_recent: bool = False) -> list[Garb
             garbage.append(Garbage(f"shards/{attempt}", lost))
     garbage += [
         Garbage(key, "its writer is gone")
-        for key in (f"{CLAIMS}/{name}" for name in storage.names(CLAIMS))
+        for key in map(claim_folder, sorted(shard_numbers(storage.names(CLAIMS))))
         if include_recent or storage.seconds_since_change(key) > ABANDONED_AFTER_S
     ]
     garbage += [

@@ -6,6 +6,8 @@ A shard is finished when its receipt exists, and never because a file does.
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterable
 from typing import cast
 
 import google_crc32c
@@ -13,6 +15,8 @@ from pydantic import Field, JsonValue
 
 from .manifest import Document
 from .storage import Storage
+
+_SHARD = re.compile(r"[0-9]{6,}")
 
 
 class ArrayRecord(Document):
@@ -112,9 +116,14 @@ def read_receipt(storage: Storage, shard: int) -> Receipt | None:
     return None if data is None else Receipt.model_validate(parse_group_document(data))
 
 
+def shard_numbers(names: Iterable[str]) -> set[int]:
+    """The shards that folders are named after; folders of others are passed over."""
+    return {int(name) for name in names if _SHARD.fullmatch(name)}
+
+
 def finished_shards(storage: Storage) -> set[int]:
     """Numbers of all shards that have a receipt, from one listing."""
-    return {int(name) for name in storage.names("receipts") if name.isdigit()}
+    return shard_numbers(storage.names("receipts"))
 
 
 def commit(storage: Storage, receipt: Receipt) -> bool:

@@ -68,6 +68,9 @@ class RemoteStorage:
             e["name"].rstrip("/").rsplit("/", 1)[-1] for e in entries if e["type"] == "directory"
         )
 
+    def contents(self) -> list[str]:
+        return []
+
     def delete(self, prefix: str) -> None:
         self._files.rm(self._at(prefix), recursive=True)
 

@@ -6,6 +6,7 @@ Every array is one uncompressed chunk followed by its CRC32C, so that one sample
 from __future__ import annotations
 
 import json
+import re
 import struct
 import time
 import uuid
@@ -26,6 +27,7 @@ from .storage import Storage
 
 CRC_BYTES = 4
 SAMPLE_CRCS = "samples/crc32c"
+_ATTEMPT = re.compile(r"([0-9]{6,})-\w+")
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,12 @@ def write_arrays(
         host=gethostname(),
         written=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def attempts(storage: Storage) -> list[tuple[int, str]]:
+    """Shard and folder of every attempt, committed or not; folders of others are passed over."""
+    found = map(_ATTEMPT.fullmatch, storage.names("shards"))
+    return [(int(match[1]), match[0]) for match in found if match]
 
 
 def read_array(storage: Storage, attempt: str, name: str, record: ArrayRecord) -> np.ndarray:

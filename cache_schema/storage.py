@@ -53,6 +53,9 @@ class Storage(Protocol):
     def names(self, prefix: str) -> list[str]:
         """Names of the folders directly below `prefix`, sorted."""
 
+    def contents(self) -> list[str]:
+        """Names of files and folders of a local folder, but hidden ones; empty for other stores."""
+
     def delete(self, prefix: str) -> None:
         """Remove everything below `prefix`."""
 
@@ -155,6 +158,12 @@ class LocalStorage:
             with os.scandir(self.root / prefix) as entries:
                 return sorted(entry.name for entry in entries if entry.is_dir())
         except FileNotFoundError:
+            return []
+
+    def contents(self) -> list[str]:
+        try:
+            return sorted(name for name in os.listdir(self.root) if not name.startswith("."))
+        except (FileNotFoundError, NotADirectoryError):
             return []
 
     def delete(self, prefix: str) -> None:

@@ -10,11 +10,18 @@ from .claims import FOLDER as CLAIMS
 from .encodings import parts_of
 from .errors import CacheError, FingerprintMismatchError
 from .manifest import FORMAT_VERSION, Manifest
-from .receipts import commit, finished_shards, group_document, parse_group_document
+from .receipts import (
+    commit,
+    finished_shards,
+    group_document,
+    parse_group_document,
+    shard_numbers,
+)
 from .shard import ShardContents, write_arrays
 from .storage import Storage, open_storage
 
 MANIFEST_KEY = "zarr.json"
+_OWN = (MANIFEST_KEY, "shards", "receipts", CLAIMS)
 
 
 class CacheWriter:
@@ -31,8 +38,10 @@ class CacheWriter:
 
         Raises:
             FingerprintMismatchError: A cache of something else lies there; names what differs.
+            CacheError: The folder holds files that are not a cache.
             StorageError: The place cannot be written.
         """
+        check_place(path)
         storage = open_storage(path)
         for group in ("shards", "receipts"):
             if storage.size(f"{group}/zarr.json") is None:
@@ -58,7 +67,7 @@ class CacheWriter:
 
     def discard_if_empty(self) -> bool:
         """Remove the cache again if nothing is finished or being made; whether it was removed."""
-        if finished_shards(self.storage) or self.storage.names(CLAIMS):
+        if finished_shards(self.storage) or shard_numbers(self.storage.names(CLAIMS)):
             return False
         # The manifest first: without it there is no cache, whatever a crash leaves.
         for key in (MANIFEST_KEY, "receipts", "shards", CLAIMS):
@@ -74,6 +83,22 @@ class CacheWriter:
             return True
         self.storage.delete(f"shards/{receipt.attempt}")
         return False
+
+
+def check_place(path: str | Path) -> None:
+    """Refuse a local folder that is in use for something else.
+
+    Raises:
+        CacheError: It holds files that are not a cache.
+    """
+    storage = open_storage(path)
+    # A crash may leave anything of a cache but its manifest, which is written last.
+    foreign = [name for name in storage.contents() if name not in _OWN]
+    if foreign and read_manifest(storage) is None:
+        raise CacheError(
+            f"{path}: holds files that are not a cache ({', '.join(foreign[:3])}). "
+            "Choose another --cache."
+        )
 
 
 def missing_shards(storage: Storage, manifest: Manifest) -> list[int]:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, RootModel, ValidationError
+from yaml.composer import ComposerError
 
 from cache_schema import UserError
 
@@ -81,10 +82,10 @@ def read_yaml(text: str, where: str) -> Any:
     """One YAML document.
 
     Raises:
-        SettingsError: It is not YAML; names line and column.
+        SettingsError: It is not YAML, or names a key twice; names line and column.
     """
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _UniqueKeysLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -92,12 +93,33 @@ def read_yaml(text: str, where: str) -> Any:
         raise SettingsError(where, [f"{place}not valid YAML, {reason}"]) from error
 
 
+class _UniqueKeysLoader(yaml.SafeLoader):
+    """Refuses a key that is there twice, of which the library keeps the last one silently."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        # Before keys are merged (`<<`): those may be given again.
+        node = super().compose_mapping_node(anchor)
+        seen: dict[tuple[str, object], int] = {}
+        for key, _ in node.value:
+            name, line = (key.tag, str(key.value)), key.start_mark.line + 1
+            if name in seen:
+                raise ComposerError(
+                    None,
+                    None,
+                    f"the key {key.value!r} is there twice, first in line {seen[name]}. Remove or "
+                    "rename one",
+                    key.start_mark,
+                )
+            seen[name] = line
+        return node
+
+
 def _problem(line: dict[str, Any], model: type[BaseModel]) -> tuple[str, str]:
     """The path as the user wrote it, and what is wrong there."""
     keys, parent = _follow(model, line["loc"])
     path = ".".join(str(key) for key in keys)
     if line["type"] == "extra_forbidden":
-        return path, f"unknown key, {nearest(str(keys[-1]), list(parent.model_fields))}"
+        return path, f"unknown key, {_nearest_key(str(keys[-1]), parent)}"
     if line["type"] == "missing":
         return path, "missing"
     if line["type"].startswith("union_tag"):
@@ -106,6 +128,13 @@ def _problem(line: dict[str, Any], model: type[BaseModel]) -> tuple[str, str]:
     message = message.removeprefix("value error, ")
     found = "" if isinstance(line["input"], dict | list) else f"found {line['input']!r}, "
     return path, f"{found}{message}"
+
+
+def _nearest_key(key: str, section: type[BaseModel]) -> str:
+    from trainer import nearest_setting
+
+    near = nearest_setting(key, section)
+    return f"did you mean {near!r}?" if near else nearest(key, [*section.model_fields])
 
 
 def _tag_problem(path: str, context: dict[str, str]) -> tuple[str, str]:

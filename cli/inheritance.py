@@ -15,7 +15,7 @@ ONE_STAGE = "features"
 
 
 def expand(name: str, documents: Mapping[str, Any], where: str) -> Any:
-    """The mapping of a pipeline with everything that it `extends`, shared with no other.
+    """The mapping of a pipeline with everything but the folder of what it `extends`, unshared.
 
     Its own keys come first. Mappings are joined key by key; but where `name` differs, as that of
     a network does, the whole mapping is replaced, since the other keys belong to the other thing.
@@ -36,8 +36,8 @@ def expand(name: str, documents: Mapping[str, Any], where: str) -> Any:
         chain.append(parent)
         document = documents[parent]
         if isinstance(document, Mapping):
-            # What is said about one pipeline is not said about another.
-            rest = {k: v for k, v in document.items() if k not in ("description", "runs")}
+            # The parent's runs lie in its folder, which no other pipeline shares.
+            rest = {key: value for key, value in document.items() if key != "runs"}
             document = _joined(rest, own)
     return _unshared(document)
 

@@ -2,7 +2,7 @@
 
 NAME:
   description: one line for `unipt run --list`
-  extends: another pipeline, whose keys count where they are not given here
+  extends: another pipeline, whose keys (but `runs`) count where they are not given here
   runs: folder of the run folders; runs/NAME if not given
   data: {format: FORMAT, root: FOLDER}
   extract: {...}              fields of extractor.ExtractConfig, or {STAGE: {...}, ...}

@@ -11,7 +11,7 @@ from cache_schema import EncodingName
 
 from .augmentation import Augmentation
 from .backbones import BackboneConfig, Modality, Precision
-from .backbones.config import Quantize
+from .backbones.config import Layers, Quantize
 from .inputs import DataConfig
 from .roles import roles_read
 
@@ -79,7 +79,7 @@ class ExtractConfig(BaseModel):
         default=(), description="columns of names to store, which join one cache to another"
     )
     cache: str | None = Field(default=None, description="where to; null for a speaking name")
-    layers: Literal["all"] | tuple[int, ...] = Field(
+    layers: Layers = Field(
         default="all", description="layers to store; the last one is always included"
     )
     precision: Precision = Field(default="auto", description="of the forward pass")

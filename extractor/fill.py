@@ -16,6 +16,7 @@ from cache_schema import (
     Progress,
     StopSignals,
     StorageError,
+    check_place,
     drop_bad_shards,
     encoding,
     missing_shards,
@@ -81,6 +82,7 @@ def prepare(
     """
     from .samples import NumberedSamples
 
+    check_place(path)
     # Data first: its mistakes are the common ones and take no time to find.
     source = open_data(config.data_config)
     for note in source.notes:

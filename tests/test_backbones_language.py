@@ -153,6 +153,12 @@ def test_bart_reads_its_text_again_as_its_classification_head_does(tiny) -> None
     torch.testing.assert_close(sample_of(stream, 1), expected, **CLOSE)
 
 
+def test_a_length_too_short_for_a_model_without_a_limit_says_what_would_do(tiny) -> None:
+    """T5 has no last position: `needed 4 to 2 tokens`."""
+    with pytest.raises(BackboneError, match=r"max length is 2, needed at least \d tokens"):
+        load(tiny("t5"), max_length=2)
+
+
 def test_chosen_layers_are_kept_in_both_stacks_each_with_its_last(tiny) -> None:
     first = load(tiny("t5"), layers=(1,), max_length=20)
 

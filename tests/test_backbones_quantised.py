@@ -15,7 +15,7 @@ from tiny_models import TEXTS, tiny_tokenizer
 from cache_schema import FeatureCache
 from extractor import BackboneConfig, load_backbone
 from extractor.backbones import BackboneError
-from extractor.backbones.quantised import loading_options, round_weights_only
+from extractor.backbones.quantised import check_sizes, loading_options, round_weights_only
 
 
 def load(folder: Path, **choices: Any) -> Any:
@@ -24,7 +24,7 @@ def load(folder: Path, **choices: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory) -> Path:
-    """A Llama whose sizes are multiples of 32, as those of real ones are."""
+    """A Llama whose sizes are multiples of 64, as those of real ones are."""
     from transformers import LlamaConfig, LlamaModel
 
     folder = tmp_path_factory.mktemp("llama")
@@ -92,8 +92,38 @@ def test_four_bits_of_odd_widths_are_refused_on_a_cpu_in_one_line(tmp_path) -> N
     """Else bitsandbytes fails an assertion in the first batch, on some CPUs."""
     folder = save_tiny_decoder(tmp_path / "gpt2", "gpt2")
 
-    with pytest.raises(BackboneError, match=r"have 16, 48 outputs, needed multiples of 32"):
+    with pytest.raises(
+        BackboneError, match=r"16, 48 outputs, needed multiples of 64 inputs and 32"
+    ):
         load(folder, quantize="4bit")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "words"),
+    [
+        (64, 32, None),
+        (192, 96, None),
+        (96, 32, "linear layers have 96 inputs, needed multiples of 64 inputs"),
+        (32, 64, "linear layers have 32 inputs, needed"),
+        (64, 48, "linear layers have 48 outputs, needed"),
+        (96, 48, "linear layers have 96 inputs and 48 outputs, needed"),
+    ],
+)
+def test_four_bits_on_a_cpu_need_sizes_that_the_library_can_pack(inputs, outputs, words) -> None:
+    """96 inputs ended in `shape '[96, 1]' is invalid`; what passes is packed by the library."""
+    from bitsandbytes.functional import _convert_weight_packed_for_cpu
+    from bitsandbytes.nn import Linear4bit
+
+    layer = Linear4bit(inputs, outputs, quant_type="nf4", compute_dtype=torch.float32).to("cpu")
+
+    if words is None:
+        check_sizes("a", torch.nn.Sequential(layer), torch.device("cpu"))
+        _convert_weight_packed_for_cpu(layer.weight.data, layer.weight.quant_state)
+    else:
+        with pytest.raises(BackboneError, match=words):
+            check_sizes("a", torch.nn.Sequential(layer), torch.device("cpu"))
+        with pytest.raises((RuntimeError, AssertionError)):
+            _convert_weight_packed_for_cpu(layer.weight.data, layer.weight.quant_state)
 
 
 def test_quantised_weights_need_bitsandbytes_and_say_so(monkeypatch) -> None:

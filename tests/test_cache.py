@@ -122,6 +122,15 @@ def test_stored_inputs_come_back_sample_by_sample(cache_path) -> None:
     assert found[1].tolist() == [starts[1]]
 
 
+def test_an_input_that_is_not_stored_is_no_damage(cache_path) -> None:
+    with pytest.raises(
+        CacheError, match=r"no input 'ids', the cache has \['token_ids'\]"
+    ) as raised:
+        FeatureCache.open(cache_path).input("ids", [0])
+
+    assert not isinstance(raised.value, CorruptCacheError)
+
+
 def test_plain_and_ragged_targets_come_back_whole(tmp_path, states) -> None:
     specs = (
         TargetSpec(name="label", kind="category", classes=("a", "b")),
@@ -271,6 +280,48 @@ def test_gc_finds_what_a_crash_left_and_nothing_else(cache_path) -> None:
     assert not abandoned.exists()
     assert not stray.exists()
     assert verify(cache_path) == []
+
+
+def test_folders_of_others_are_passed_over(cache_path) -> None:
+    """A file browser's folder below shards/ ended gc with a ValueError."""
+    foreign = [
+        cache_path / below / name
+        for below in ("shards", "receipts", "claims")
+        for name in (".ipynb_checkpoints", "mine", "1-2-3", "7")
+    ]
+    for folder in foreign:
+        folder.mkdir(parents=True)
+    damaged = next(cache_path.glob("shards/000001-*/tokens/values/c/0/0/0"))
+    damaged.write_bytes(b"")
+
+    remove_garbage(cache_path, find_garbage(cache_path, include_recent=True))
+    dropped = drop_bad_shards(cache_path, verify(cache_path))
+
+    assert dropped == [1]
+    assert find_garbage(cache_path, include_recent=True) == []
+    assert all(folder.exists() for folder in foreign)
+    assert len(FeatureCache.open(cache_path, allow_partial=True).receipts) == 2
+
+
+def test_a_folder_of_other_files_is_no_place_for_a_cache(tmp_path, states) -> None:
+    """Files of a project lay among those of a cache, and `gc` and `rm -r` did not know which."""
+    (tmp_path / "notes.txt").write_text("mine")
+
+    with pytest.raises(CacheError, match=r"holds files that are not a cache \(notes\.txt\)"):
+        CacheWriter.create(tmp_path, make_manifest(LENGTHS))
+
+    assert os.listdir(tmp_path) == ["notes.txt"]
+
+
+def test_what_a_crash_left_before_the_manifest_is_no_obstacle(tmp_path, states) -> None:
+    cache = tmp_path / "cache"
+    write_cache(cache, make_manifest(LENGTHS), states, LENGTHS, shards=[0])
+    (cache / "zarr.json").unlink()
+    (cache / ".unfinished-abc").write_bytes(b"half")
+
+    CacheWriter.create(cache, make_manifest(LENGTHS))
+
+    assert FeatureCache.open(cache, allow_partial=True).num_samples == len(LENGTHS)
 
 
 def test_a_damaged_manifest_is_named_not_guessed(cache_path) -> None:

@@ -342,7 +342,10 @@ def test_gc_removes_only_what_no_receipt_names(
         ("extract --backbone TINY --data reviews.csv --target stars", "['text', 'label']"),
         ("extract --backbone TINY --data empty.csv", "empty.csv"),
         ("extract --backbone TINY --data reviews.csv --layers 0,9", "9"),
-        ("extract --backbone TINY --data reviews.csv --layers some", "layers"),
+        (
+            "extract --backbone TINY --data reviews.csv --layers 0-2",
+            "needed all, or numbers of layers",
+        ),
         ("inspect nowhere", "nowhere: no cache here"),
         ("verify nowhere", "nowhere: no cache here"),
         ("repair nowhere", "nowhere: no cache here"),

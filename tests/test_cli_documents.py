@@ -119,6 +119,25 @@ def test_a_setting_that_cannot_be_written_is_refused(setting: str, words: str) -
     assert words in str(found.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("a: {}\nb: 1\na: {}\n", "line 3, column 1: .*'a' is there twice, first in line 1"),
+        ("a:\n  fit:\n    x: 1\n    x: 2\n", "line 4, column 5: .*'x' is there twice"),
+    ],
+)
+def test_a_key_that_is_there_twice_is_refused(text: str, place: str) -> None:
+    """The first run of the name vanished without a word."""
+    with pytest.raises(SettingsError, match=f"file.yaml: {place}"):
+        read_yaml(text, "file.yaml")
+
+
+def test_merged_keys_may_be_given_again() -> None:
+    text = "a: &a {x: 1, y: 1}\nb: &b {<<: *a, y: 2}\nc: {<<: *b, x: 3}\n"
+
+    assert read_yaml(text, "file.yaml")["c"] == {"x": 3, "y": 2}
+
+
 def test_broken_yaml_is_reported_with_its_place() -> None:
     """Line and column, as an editor counts them."""
     with pytest.raises(SettingsError, match=r"file.yaml: line 2, column 5: not valid YAML"):

@@ -180,6 +180,19 @@ def test_a_dataset_dict_on_disk_is_read_with_its_splits(tmp_path) -> None:
     assert read(tmp_path / "saved").splits == {"train": 3, "test": 3}
 
 
+@pytest.mark.parametrize("first", ["train.csv", "link.csv", ""])
+def test_a_file_that_is_given_twice_is_refused(write, first) -> None:
+    """Held-out rows were rows of the training split too."""
+    path = write("d/train.csv", "text,label\na,1\nb,0\n")
+    linked = write("other/x", "").parent / "link.csv"
+    linked.symlink_to(path)
+    again = {"train.csv": path, "link.csv": linked, "": path.parent}[first]
+
+    with pytest.raises(DataError, match=rf"{path} is given twice.* Name it once"):
+        read(again, path)
+    assert read(path, write("d/more.csv", "text,label\na,1\n")).splits == {"train": 3}
+
+
 def test_a_split_from_two_kinds_of_file_is_refused(write) -> None:
     with pytest.raises(DataError, match="split 'train' comes from both"):
         read(write("a.csv", "text\na\n"), write("b.jsonl", '{"text": "b"}\n'))
@@ -228,6 +241,16 @@ def test_what_cannot_be_told_apart_is_asked_for(write) -> None:
     assert texts(read(path, text_column="teaser")) == ["c d"]
 
 
+@pytest.mark.parametrize("flag", ["targets", "keys"])
+def test_a_text_that_is_named_for_something_else_is_named_in_the_message(write, flag) -> None:
+    path = write("a.csv", "text,label\na,1\n")
+
+    with pytest.raises(
+        MissingColumnError, match=r"none looks like text among \['label'\]; \['text'\] is named as"
+    ):
+        read(path, **{flag: ("text",)})
+
+
 def test_a_column_that_is_not_there_names_those_that_are(write) -> None:
     path = write("a.csv", "text,label\na,1\n")
 
@@ -239,9 +262,25 @@ def test_a_column_that_is_not_there_names_those_that_are(write) -> None:
         read(path, targets=("lable",))
 
 
-def test_another_separator_is_recognised_in_the_message(write) -> None:
-    with pytest.raises(MissingColumnError, match="separated by semicolons"):
-        read(write("a.csv", "text;label\na;1\n"), text_column="text")
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        (
+            "a.csv",
+            "text;label\nwell, well;1\nso;0\n",
+            r"by semicolons.*'text;label', needed commas",
+        ),
+        ("a.csv", "text;label\nwell;1\nso;0\n", r"by semicolons.*'text;label', needed commas"),
+        ("a.csv", "text\tlabel\nwell\t1\n", r"by tabs.*needed commas"),
+        ("a.tsv", "text,label\nwell,1\n", r"by commas.*needed tabs"),
+    ],
+)
+def test_another_separator_is_recognised_in_the_message(write, name, content, words) -> None:
+    """Columns that nobody named were read with the labels inside the texts."""
+    with pytest.raises(DataError, match=words):
+        read(write(name, content))
+    with pytest.raises(DataError, match=words):
+        read(write(name, content), text_column="text")
 
 
 def test_predictions_need_no_targets(write) -> None:
@@ -279,6 +318,8 @@ def test_pairs_are_read_side_by_side(write) -> None:
         (["b", "", "a"], "category", ("a", "b"), [1, -1, 0]),
         (["none", "null", "some"], "category", ("none", "null", "some"), [0, 1, 2]),
         (["042", "007", "042"], "category", ("007", "042"), [1, 0, 1]),
+        (["True", "False", "True"], "category", ("false", "true"), [1, 0, 1]),
+        (["TRUE", "", "FALSE"], "category", ("false", "true"), [1, -1, 0]),
     ],
 )
 def test_csv_cells_become_the_kind_of_target_they_look_like(
@@ -345,6 +386,36 @@ def test_classes_are_those_of_all_splits(write) -> None:
     assert found.values["test"].tolist() == [1]
 
 
+@pytest.mark.parametrize(
+    ("cells", "values", "kind", "train", "test"),
+    [
+        (["True", "False"], [False, True], "category", [1, 0], [0, 1]),
+        (["1", "0"], [0, 2], "integer", [1, 0], [0, 2]),
+        (["1", "0.5"], [0, 2], "number", [1, 0.5], [0, 2]),
+        (["1", ""], [0, 2], "category", [1, -1], [0, 2]),
+        (["1", "0"], ["0", "x"], "category", [1, 0], [0, 2]),
+        (["", ""], [0, 2], "category", [-1, -1], [0, 1]),
+    ],
+)
+@pytest.mark.parametrize("test_file", ["jsonl", "parquet"])
+def test_a_csv_split_has_the_targets_of_a_typed_one_beside_it(
+    write, test_file, cells, values, kind, train, test
+) -> None:
+    """`True` of csv and `true` of jsonl were two classes, and whole numbers were two types."""
+    path = write("train.csv", "text,label\n" + "".join(f"words,{cell}\n" for cell in cells))
+    other = datasets.Dataset.from_dict({"text": ["a"] * len(values), "label": values})
+    if test_file == "jsonl":
+        other.to_json(path.parent / "test.jsonl")
+    else:
+        other.to_parquet(path.parent / "test.parquet")
+
+    found = target(read(path, path.parent / f"test.{test_file}"), "label")
+
+    assert found.spec.kind == kind
+    assert found.values["train"].tolist() == train
+    assert found.values["test"].tolist() == test
+
+
 def test_a_split_without_labels_has_missing_ones_and_says_so(write) -> None:
     write("d/train.csv", "text,label\na,0\nb,1\n")
     folder = write("d/test.csv", "text\nc\n").parent
@@ -377,7 +448,9 @@ def test_a_column_that_is_no_target_is_refused(tmp_path) -> None:
         ("a.csv", 'text,label\n"a,1\nb,2\n', r"line 3 cannot be read .*Close every double quote"),
         ("a.csv", 'text,label\n"a" b,1\n', r"line 2 cannot be read .*two of them"),
         ("a.csv", "text,text\na,b\n", r"the header names \['text'\] twice"),
-        ("a.csv", b"text\ncaf\xe9\n", r"is not UTF-8 .*iconv -f latin1"),
+        ("a.csv", b"text\ncaf\xe9\n", r"is not UTF-8 .*iconv -f latin1 -t utf-8 .*a\.csv"),
+        ("a.csv", "\ufefftext\na\n".encode("utf-16-le"), r"is not UTF-8 .*iconv -f utf-16 -t"),
+        ("a.csv", "\ufefftext\na\n".encode("utf-16-be"), r"is not UTF-8 .*iconv -f utf-16 -t"),
         ("a.jsonl", "", "is empty, needed at least one row"),
         ("a.jsonl", '{"text": "a"}\n{"text"\n', "cannot be read as json"),
         ("a.parquet", b"PAR1 but not really", "cannot be read as parquet"),

@@ -103,6 +103,13 @@ def test_a_pipeline_takes_over_what_it_does_not_say(file: Path) -> None:
     assert load_pipeline(file, "search").fit["unipt"].epochs == 3
 
 
+def test_a_child_may_say_nothing_but_what_it_changes(file: Path) -> None:
+    """`description: missing`, although everything that is not given is taken over."""
+    pipeline = child(file, "child: {extends: search, data: {root: coco}}\n")
+
+    assert pipeline.description == "images by text"
+
+
 def test_two_pipelines_never_share_a_folder(file: Path) -> None:
     """A parent may name its folder; its child would find the parent's runs there."""
     text = SEARCH.replace("search:", "search:\n  runs: here", 1)
@@ -131,10 +138,17 @@ def test_another_name_in_a_section_replaces_the_whole(file: Path) -> None:
     [
         ("a: {extends: serch}\n", "a.extends: found 'serch', did you mean 'search'?"),
         ("a: {extends: b}\nb: {extends: a}\n", "a.extends: a -> b -> a"),
-        ("a: {extends: search}\n", "a.description: missing"),
         (
             "a:\n  extends: search\n  description: x\n  extract: {images: {backbon: y}}\n",
             "a.extract.images.backbon: unknown key, did you mean 'backbone'?",
+        ),
+        (
+            "a:\n  extends: search\n  fit: {unipt: {lr: 0.1}}\n",
+            "a.fit.unipt.lr: unknown key, did you mean 'optimizer.learning_rates'?",
+        ),
+        (
+            "a:\n  extends: search\n  fit: {unipt: {reduction: 4}}\n",
+            "a.fit.unipt.reduction: unknown key, did you mean 'network.reduction'?",
         ),
         (
             "a:\n  extends: search\n  description: x\n  fit: {unipt: {caches: [image]}}\n",

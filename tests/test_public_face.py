@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -201,6 +202,70 @@ def test_unknown_settings_are_refused_with_the_nearest(trained: tuple[Path, Path
         unipt.fit(trained[0], "label", overrides=["network.redction=3"])
     with pytest.raises(UserError, match=r"max_len.*did you mean 'max_length'"):
         unipt.extract("minilm", "reviews.csv", max_len=3)
+
+
+def test_settings_of_a_section_are_named_with_their_path(trained: tuple[Path, Path]) -> None:
+    with pytest.raises(
+        UserError, match=r"reduction: unknown key, did you mean 'network\.reduction'"
+    ):
+        unipt.fit(trained[0], "label", reduction=4)
+    with pytest.raises(
+        UserError, match=r"lr: unknown key, did you mean 'optimizer\.learning_rates'"
+    ):
+        unipt.fit(trained[0], "label", lr=1e-3)
+
+
+def test_what_is_no_path_is_refused_by_its_type(trained: tuple[Path, Path]) -> None:
+    """The words of a table in memory were looked for as files."""
+    rows = datasets.Dataset.from_dict({"text": ["a film"]})
+
+    for data in (rows, [rows], None):
+        with pytest.raises(UserError, match=r"data: found a '(Dataset|NoneType)', needed the path"):
+            unipt.extract("minilm", data)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="data: found a 'Dataset', needed the path"):
+        next(unipt.predict(trained[1], rows))  # type: ignore[arg-type]
+    with pytest.raises(CacheError, match="cache: found a 'int', needed a cache or its path"):
+        unipt.fit(5, "label")  # type: ignore[arg-type]
+
+
+def test_an_unknown_device_names_the_known_ones(
+    trained: tuple[Path, Path], reviews_csv: Path
+) -> None:
+    cache, run = trained
+    refused = pytest.raises(UserError, match=r"device: 'gpu' is unknown, .*auto.*cpu.*cuda.*mps")
+
+    with refused:
+        unipt.evaluate(run, cache, "train", device="gpu")  # type: ignore[arg-type]
+    with refused:
+        unipt.load(run, device="gpu")  # type: ignore[arg-type]
+    with refused:
+        next(unipt.predict(run, reviews_csv, device="gpu"))  # type: ignore[arg-type]
+    with refused:
+        next(unipt.predict_cached(run, cache, device="gpu"))  # type: ignore[arg-type]
+    with refused:
+        unipt.fit(cache, "label", device="gpu")
+
+
+def test_a_network_that_cannot_be_built_is_refused_in_one_line(trained: tuple[Path, Path]) -> None:
+    cache = unipt.open_cache(trained[0])
+
+    with pytest.raises(UserError, match=r"UniPT: reduktion: .*did you mean 'reduction'"):
+        unipt.UniPT(cache.manifest.streams, reduktion=4)
+    with pytest.raises(UserError, match=r"UniPT: preset: 'foo' is unknown, there are 'paper'"):
+        unipt.UniPT(cache.manifest.streams, preset="foo")
+    with pytest.raises(
+        UserError, match=r"found a 'FeatureCache', .* Pass cache\.manifest\.streams"
+    ):
+        unipt.UniPT(cache)  # type: ignore[arg-type]
+
+
+def test_layers_that_are_no_numbers_are_told_what_is_needed() -> None:
+    with pytest.raises(UserError) as raised:
+        unipt.extract("minilm", "reviews.csv", layers="0-2")
+
+    assert str(raised.value) == (
+        "extract: layers: needed all, or numbers of layers such as 0,6,12, found '0-2'"
+    )
 
 
 def test_the_network_reads_batches_of_a_cache(trained: tuple[Path, Path]) -> None:

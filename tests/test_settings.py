@@ -100,6 +100,21 @@ def test_every_problem_is_reported_with_its_path(overrides, words):
     assert [word for word in words if word not in str(caught.value)] == []
 
 
+@pytest.mark.parametrize(
+    ("key", "path"),
+    [
+        ("reduction", "network.reduction"),
+        ("lr", "optimizer.learning_rates"),
+        ("weight_decay", "optimizer.weight_decay"),
+        ("warmup", "schedule.warmup"),
+    ],
+)
+def test_a_setting_of_a_section_is_named_with_its_path(key, path):
+    """`reduction` was taken for `precision`, and `lr` for nothing."""
+    with pytest.raises(ConfigError, match=rf"--set: {key}: unknown key, did you mean '{path}'\?"):
+        with_overrides(BASE, [f"{key}=4"])
+
+
 def test_a_document_is_explained_whole_with_the_nearest_known_keys():
     document = {
         "task": {"name": "classification", "taget": "label"},
@@ -118,5 +133,6 @@ def test_a_document_is_explained_whole_with_the_nearest_known_keys():
         "network.layr: unknown key, did you mean 'layer'?",
         "epochs: input should be a valid integer, unable to parse string as an integer, "
         "found 'many'",
-        f"learning_rate: unknown key, there are {sorted(FitConfig.model_fields)!r}",
+        "learning_rate: unknown key, did you mean 'optimizer.learning_rates'? "
+        "Set it with overrides or --set: optimizer.learning_rates=VALUE",
     ]

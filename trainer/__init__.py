@@ -36,7 +36,7 @@ if TYPE_CHECKING:
         encode_split,
         rank_both_ways,
     )
-    from .settings import explain, with_overrides
+    from .settings import explain, nearest_setting, with_overrides
     from .tasks import (
         ClassificationConfig,
         RegressionConfig,
@@ -80,7 +80,7 @@ _HOMES = {
         "encode_split",
         "rank_both_ways",
     ),
-    "settings": ("explain", "with_overrides"),
+    "settings": ("explain", "nearest_setting", "with_overrides"),
     "tasks": (
         "ClassificationConfig",
         "RegressionConfig",
@@ -133,6 +133,7 @@ __all__ = [
     "explain",
     "fit",
     "load_run",
+    "nearest_setting",
     "predict_split",
     "rank_both_ways",
     "with_overrides",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import get_args
 
 import torch
 
@@ -15,8 +16,11 @@ def resolve_device(name: DeviceName) -> torch.device:
     """The device of this name; `auto`: a GPU if there is one.
 
     Raises:
-        ConfigError: This machine has no such device.
+        ConfigError: There is no such name, or this machine has no such device.
     """
+    if name not in get_args(DeviceName):
+        known = ", ".join(get_args(DeviceName))
+        raise ConfigError("device", [f"{name!r} is unknown, choose one of {known}"])
     available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),

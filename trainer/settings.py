@@ -16,6 +16,8 @@ SettingsT = TypeVar("SettingsT", bound=BaseModel)
 
 # Keys that decide what the rest of their section means, so they are set first and reset the rest.
 _DECIDING = ("name", "preset")
+# A flag of the command that is not called as its setting, and nothing like it.
+_SETTING_OF_FLAG = {"lr": "learning_rates"}
 
 
 class Settings(BaseModel):
@@ -63,14 +65,15 @@ def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
 def _explain_one(detail: Mapping[str, Any], model: type[BaseModel]) -> str:
     path, section = _readable_path(detail["loc"], model)
     if detail["type"] == "extra_forbidden" and section is not None:
-        return f"{path}: {_nearest(path.rsplit('.', 1)[-1], section.model_fields)}"
+        return f"{path}: {_nearest(path.rsplit('.', 1)[-1], section)}"
     if detail["type"] in ("union_tag_invalid", "literal_error"):
         expected = detail["ctx"].get("expected_tags") or detail["ctx"].get("expected")
         found = detail["ctx"].get("tag", detail["input"])
         return f"{path}: {found!r} is unknown, there are {expected}"
     if detail["type"] == "missing":
         return f"{path}: is needed"
-    return f"{path}: {detail['msg'].lower()}, found {detail['input']!r}"
+    message = detail["msg"].lower().removeprefix("value error, ")
+    return f"{path}: {message}, found {detail['input']!r}"
 
 
 def _readable_path(
@@ -127,7 +130,7 @@ def _unknown_key(
         if section is None:
             return f"{here}: {'.'.join(path[:depth])} is a value, not a section"
         if key not in section.model_fields:
-            return f"{here}: {_nearest(key, section.model_fields)}"
+            return f"{here}: {_nearest(key, section)}"
         members = _sections(section.model_fields[key].annotation)
         data = data[key] if isinstance(data.get(key), dict) else {}
         if len(members) > 1:
@@ -136,10 +139,26 @@ def _unknown_key(
     return None
 
 
-def _nearest(key: str, known: Mapping[str, object]) -> str:
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {sorted(known)!r}"
-    return f"unknown key, {hint}"
+def nearest_setting(key: str, section: type[BaseModel]) -> str | None:
+    """The path of the known key that was meant, of a section or of those right below it."""
+    fields = section.model_fields
+    below = {
+        inner: f"{name}.{inner}"
+        for name, field in fields.items()
+        for part in _sections(field.annotation)
+        for inner in part.model_fields
+    }
+    paths = {**below, **dict(zip(fields, fields, strict=True))}
+    near = difflib.get_close_matches(_SETTING_OF_FLAG.get(key, key), paths, n=1, cutoff=0.5)
+    return paths[near[0]] if near else None
+
+
+def _nearest(key: str, section: type[BaseModel]) -> str:
+    found = nearest_setting(key, section)
+    if found is None:
+        return f"unknown key, there are {sorted(section.model_fields)!r}"
+    how = f" Set it with overrides or --set: {found}=VALUE" if "." in found else ""
+    return f"unknown key, did you mean {found!r}?{how}"
 
 
 def _sections(annotation: object) -> list[type[BaseModel]]:

@@ -91,10 +91,9 @@ def extract(
     """
     import extractor
 
-    from .choices import checked
+    from .choices import checked, data_paths
 
-    several = [data] if isinstance(data, str | Path) else data
-    asked = {"backbone": backbone, "data": [str(entry) for entry in several], **settings}
+    asked = {"backbone": backbone, "data": data_paths(data), **settings}
     if cache is not None:
         asked["cache"] = str(cache)
     return extractor.extract(checked(extractor.ExtractConfig, asked, "extract"), progress)
@@ -138,7 +137,8 @@ def fit(
         resume: Go on with the run that lies there.
         overwrite: Replace the run that lies there.
         progress: Where to report; nowhere if not given.
-        **settings: Any other field of `FitConfig`: epochs, batch_size, seed, pooling ...
+        **settings: Any other field of `FitConfig`: epochs, batch_size, seed, pooling ... Those
+            inside sections, such as `optimizer.learning_rates`, go into `overrides`.
 
     Raises:
         UserError: Anything the caller can mend, in one line.
@@ -167,7 +167,8 @@ def evaluate(
     """Loss and metrics of a run on one split of a cache; of retrieval, of items and texts.
 
     Raises:
-        UserError: The run or the split is not there, or the cache was made from something else.
+        UserError: The run, the split or the device is not there, or the cache was made from
+            something else.
     """
     import trainer
 
@@ -180,8 +181,8 @@ def load(run: str | Path, *, device: DeviceName = "auto") -> Model:
     """A trained run with its frozen backbone, ready for new samples.
 
     Raises:
-        UserError: There is no such run, it is not finished, or the backbone is not the one it
-            was trained with; names what differs.
+        UserError: There is no such run or device, the run is not finished, or the backbone is
+            not the one it was trained with; names what differs.
     """
     from .model import Model
 
@@ -197,7 +198,18 @@ def UniPT(streams: Sequence[StreamSpec], **options: Any) -> SideNetwork:  # noqa
 
     Returns:
         A module: `network(cache.gather(ids)).rows` are its (N, E) outputs, one row per token.
+
+    Raises:
+        UserError: An option is unknown or does not fit the others, or these are no streams.
     """
     import trainer
+    from cache_schema import StreamSpec, UserError
 
-    return trainer.build_network(trainer.UniPTConfig(**options), streams)
+    from .choices import checked
+
+    if not isinstance(streams, Sequence) or not all(isinstance(s, StreamSpec) for s in streams):
+        raise UserError(
+            f"UniPT: found a {type(streams).__name__!r}, needed the streams of a cache. "
+            "Pass cache.manifest.streams."
+        )
+    return trainer.build_network(checked(trainer.UniPTConfig, options, "UniPT"), streams)

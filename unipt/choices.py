@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from cache_schema import CacheError, FeatureCache
+from cache_schema import CacheError, FeatureCache, UserError
 from trainer import ConfigError, FitConfig, explain, with_overrides
 
 if TYPE_CHECKING:
@@ -52,9 +52,35 @@ def checked(model: type[SettingsT], settings: Mapping[str, Any], where: str) -> 
         raise ConfigError(where, explain(error, model)) from error
 
 
+def data_paths(data: str | Path | Sequence[str | Path]) -> list[str]:
+    """What names the data, as text.
+
+    Raises:
+        UserError: It is something else, such as the rows themselves.
+    """
+    several = [data] if isinstance(data, str | Path) or not isinstance(data, Sequence) else data
+    for entry in several:
+        if not isinstance(entry, str | Path):
+            raise UserError(
+                f"data: found a {type(entry).__name__!r}, needed the path of a file or folder. "
+                "Save rows as a csv, jsonl or parquet file first."
+            )
+    return [str(entry) for entry in several]
+
+
 def opened(cache: CacheLike | Sequence[CacheLike]) -> list[FeatureCache]:
-    """Caches, those given by their paths opened."""
-    several = [cache] if isinstance(cache, str | Path | FeatureCache) else list(cache)
+    """Caches, those given by their paths opened.
+
+    Raises:
+        CacheError: It is something else, or there is no complete cache at a path.
+    """
+    several = [cache] if isinstance(cache, str) or not isinstance(cache, Sequence) else cache
+    for each in several:
+        if not isinstance(each, str | Path | FeatureCache):
+            raise CacheError(
+                f"cache: found a {type(each).__name__!r}, needed a cache or its path. "
+                "Open one with unipt.open_cache."
+            )
     return [FeatureCache.open(each) if isinstance(each, str | Path) else each for each in several]
 
 

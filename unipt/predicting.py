@@ -11,7 +11,7 @@ from cache_schema import SilentProgress, UserError
 from extractor import BackboneConfig, DataConfig, open_data, roles_read
 from trainer import encode_split, load_run, predict_split, rank_both_ways
 
-from .choices import CacheLike, DeviceName, checked, opened
+from .choices import CacheLike, DeviceName, checked, data_paths, opened
 from .drawing import draw_prediction
 from .model import Model
 from .online import texts_of
@@ -62,7 +62,7 @@ def predict(
     trained = load_run(run, device)
     reads = roles_read(BackboneConfig.from_spec(trained.record.cache.backbone))
     asked = {
-        "data": (str(data),),
+        "data": data_paths([data]),
         "reads": reads,
         "text_column": text_column,
         "text_pair_column": text_pair_column,

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from cache_schema import BackboneSpec
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Modality = Literal["text", "image", "image+text", "regions+text"]
 Quantize = Literal["none", "8bit", "4bit"]
+
+
+def _all_or_numbers(given: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """One problem, where the union has one for each of its members."""
+    try:
+        return check(given)
+    except ValidationError:
+        raise ValueError("needed all, or numbers of layers such as 0,6,12") from None
+
+
+Layers = Annotated[Literal["all"] | tuple[int, ...], WrapValidator(_all_or_numbers)]
 
 
 class BackboneConfig(BaseModel):
@@ -24,7 +42,7 @@ class BackboneConfig(BaseModel):
     revision: str | None = Field(
         default=None, description="branch, tag or commit on the hub; null for its main branch"
     )
-    layers: Literal["all"] | tuple[int, ...] = Field(
+    layers: Layers = Field(
         default="all",
         description="layers to store, 0 is the embedding output; the last layer is always included",
     )

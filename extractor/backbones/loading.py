@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 
 from .config import BackboneConfig
 from .errors import UnsupportedBackboneError
-from .quantised import check_outputs, loading_options, round_weights_only
+from .quantised import check_sizes, loading_options, round_weights_only
 from .resolve import ResolvedBackbone
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def load_model(
     elif config.quantize == "8bit":
         round_weights_only(frozen)
     else:
-        check_outputs(resolved.name, frozen, device)
+        check_sizes(resolved.name, frozen, device)
     return frozen
 
 

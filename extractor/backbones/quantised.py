@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .config import Quantize
 
 _DEVICES = ("cuda", "cpu")
+_INPUTS_AT_ONCE = 64
 _OUTPUTS_AT_ONCE = 32
 
 
@@ -57,20 +58,31 @@ def loading_options(
     return {"quantization_config": settings, "device_map": {"": device}}
 
 
-def check_outputs(name: str, model: nn.Module, device: torch.device) -> None:
-    """Products of 4 bits on a CPU go by 32 outputs at once.
+def check_sizes(name: str, model: nn.Module, device: torch.device) -> None:
+    """What products of 4 bits need on a CPU: blocks of 32 outputs and of 64 inputs.
+
+    Where a CPU has no instructions for bfloat16, other sizes would do; none is made an exception.
 
     Raises:
-        BackboneError: A layer has another number of them.
+        BackboneError: A layer has another number of either.
+
+    Source: bitsandbytes 0.50, `functional._convert_weight_packed_for_cpu`.
     """
     from bitsandbytes.nn.modules import Linear4bit
 
-    found = {m.out_features for m in model.modules() if isinstance(m, Linear4bit)}
-    odd = sorted(outputs for outputs in found if outputs % _OUTPUTS_AT_ONCE)
-    if device.type == "cpu" and odd:
+    layers = [module for module in model.modules() if isinstance(module, Linear4bit)]
+    odd_inputs = {m.in_features for m in layers if m.in_features % _INPUTS_AT_ONCE}
+    odd_outputs = {m.out_features for m in layers if m.out_features % _OUTPUTS_AT_ONCE}
+    if device.type == "cpu" and (odd_inputs or odd_outputs):
+        found = [
+            f"{', '.join(map(str, sorted(odd)))} {what}"
+            for odd, what in ((odd_inputs, "inputs"), (odd_outputs, "outputs"))
+            if odd
+        ]
         raise BackboneError(
-            f"{name}: linear layers have {', '.join(map(str, odd))} outputs, needed multiples of "
-            f"{_OUTPUTS_AT_ONCE} for 4 bits on a CPU. Choose --quantize 8bit."
+            f"{name}: linear layers have {' and '.join(found)}, needed multiples of "
+            f"{_INPUTS_AT_ONCE} inputs and {_OUTPUTS_AT_ONCE} outputs for 4 bits on a CPU. "
+            "Choose --quantize 8bit."
         )
 
 

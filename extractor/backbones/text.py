@@ -202,11 +202,11 @@ def max_length(
         positions -= config.pad_token_id + 1
     if asked is None:
         return model_maximum(tokenizer, positions)
-    longest, shortest = positions or asked, tokenizer.num_special_tokens_to_add(pair=True) + 2
-    if not shortest <= asked <= longest:
+    shortest = tokenizer.num_special_tokens_to_add(pair=True) + 2
+    if asked < shortest or (positions and asked > positions):
+        needed = f"{shortest} to {positions}" if positions else f"at least {shortest}"
         raise BackboneError(
-            f"{name}: max length is {asked}, needed {shortest} to {longest} tokens. "
-            "Choose another --max-length."
+            f"{name}: max length is {asked}, needed {needed} tokens. Choose another --max-length."
         )
     return asked
 

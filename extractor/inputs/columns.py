@@ -121,7 +121,7 @@ def _refuse_wrong_names(config: DataConfig, columns: Sequence[str]) -> None:
         if name is not None and name not in columns:
             raise MissingColumnError(
                 f"{flag}: there is no column {name!r}, the data has {list(columns)!r}. "
-                f"Choose one of those.{_separator_hint(columns)}"
+                f"Choose one of those."
             )
         if name is not None and role is not None and role not in config.reads:
             raise DataError(
@@ -167,10 +167,13 @@ def _media(
     if len(left) == 1:
         notes.append(f"{role}: column {left[0]!r}, the only one with {several}")
         return left[0]
-    found = f"{named or left!r} could all be it" if named or left else f"none looks like {several}"
-    raise MissingColumnError(
-        f"--data: which column holds the {several} cannot be told, {found} among "
-        f"{list(columns)!r}. Say it with --{role}-column.{_separator_hint(columns)}"
+    raise _cannot_be_told(
+        f"which column holds the {several}",
+        named or left,
+        several,
+        free,
+        config,
+        f"--{role}-column",
     )
 
 
@@ -208,10 +211,24 @@ def _texts(
     if not named and len(left) == 1:
         notes.append(f"text: column {left[0]!r}, the only one with texts")
         return {"text": left[0], **pair}
-    said = f"{named or left!r} could all be it" if named or left else "none looks like text"
-    raise MissingColumnError(
-        f"--data: which column is the text cannot be told, {said} among {list(columns)!r}. "
-        f"Say it with --text-column.{_separator_hint(columns)}"
+    raise _cannot_be_told(
+        "which column is the text", named or left, "text", free, config, "--text-column"
+    )
+
+
+def _cannot_be_told(
+    what: str,
+    found: Sequence[str],
+    kind: str,
+    free: Sequence[str],
+    config: DataConfig,
+    flag: str,
+) -> MissingColumnError:
+    said = f"{found!r} could all be it" if found else f"none looks like {kind}"
+    named = [*config.targets, *config.keys]
+    aside = f"; {named!r} is named as target or key" if named else ""
+    return MissingColumnError(
+        f"--data: {what} cannot be told, {said} among {free!r}{aside}. Say it with {flag}."
     )
 
 
@@ -226,12 +243,3 @@ def _is_target(column: str) -> bool:
 def _is_id(column: str) -> bool:
     name = column.strip().lower()
     return name in _ID_NAMES or name.endswith("_id") or name.startswith("__index")
-
-
-def _separator_hint(columns: Sequence[str]) -> str:
-    for mark, kind in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
-        if len(columns) == 1 and mark in columns[0]:
-            return (
-                f" The file seems to be separated by {kind}: commas (csv) or tabs (tsv) are read."
-            )
-    return ""

@@ -6,6 +6,7 @@ missing values. One pass with the csv module finds all of it and knows the line.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import DataError
+
+_SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
+_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,8 @@ def check_delimited(path: Path, delimiter: str) -> DelimitedFile:
     pair up is read without quoting.
 
     Raises:
-        DataError: It is empty, not UTF-8, names a column twice, or a row does not fit; says where.
+        DataError: It is empty, not UTF-8, has another separator, names a column twice, or a row
+            does not fit; says where.
     """
     try:
         return _scan(path, delimiter, quoted=True)
@@ -49,7 +54,8 @@ def check_delimited(path: Path, delimiter: str) -> DelimitedFile:
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path}: is not UTF-8 (byte {error.object[error.start]:#04x}: {error.reason}). "
-            f"Convert it: iconv -f latin1 -t utf-8 {path} > {path.stem}.utf8{path.suffix}"
+            f"Convert it: iconv -f {_encoding(path)} -t utf-8 {path} "
+            f"> {path.stem}.utf8{path.suffix}"
         ) from error
 
 
@@ -62,7 +68,7 @@ def _scan(path: Path, delimiter: str, *, quoted: bool) -> DelimitedFile:
             strict=True,
         )
         try:
-            columns = _columns(path, next(reader, []))
+            columns = _columns(path, next(reader, []), delimiter)
             num_rows = 0
             for row in reader:
                 # A blank line is an empty cell where there is one column, and no row elsewhere.
@@ -84,13 +90,26 @@ def _scan(path: Path, delimiter: str, *, quoted: bool) -> DelimitedFile:
     return DelimitedFile(columns, num_rows, quoted)
 
 
-def _columns(path: Path, header: list[str]) -> tuple[str, ...]:
+def _columns(path: Path, header: list[str], delimiter: str) -> tuple[str, ...]:
     if not header:
         raise DataError(f"{path}: is empty, needed a line of column names and rows below it.")
+    other = next((mark for mark in _SEPARATORS if len(header) == 1 and mark in header[0]), None)
+    if other is not None:
+        raise DataError(
+            f"{path}: seems to be separated by {_SEPARATORS[other]}, its only column is "
+            f"{header[0]!r}, needed {_SEPARATORS[delimiter]}. Save it as csv with commas or as tsv "
+            "with tabs; a file of one column needs another name for it."
+        )
     twice = sorted({name for name in header if name and header.count(name) > 1})
     if twice:
         raise DataError(f"{path}: the header names {twice!r} twice. Rename one of the columns.")
     return tuple(name or f"Unnamed: {position}" for position, name in enumerate(header))
+
+
+def _encoding(path: Path) -> str:
+    """What a file that is not UTF-8 is, as far as its first bytes tell."""
+    with path.open("rb") as file:
+        return "utf-16" if file.read(2) in _UTF16_MARKS else "latin1"
 
 
 @contextmanager

@@ -92,7 +92,8 @@ def locate(config: DataConfig) -> list[Location]:
 
     Raises:
         DataNotFoundError: A path does not exist; names the nearest that does.
-        DataError: A file's kind is not known, or a folder has no data files that can be told apart.
+        DataError: A file's kind is not known, a folder has no data files that can be told apart,
+            or a file is given twice.
     """
     locations: dict[str | None, Location] = {}
     for location in [
@@ -102,6 +103,12 @@ def locate(config: DataConfig) -> list[Location]:
         if other is None:
             locations[location.split] = location
         elif other.kind == location.kind and other.kind in KINDS.values():
+            twice = {*map(Path.resolve, other.paths)} & {*map(Path.resolve, location.paths)}
+            if twice:
+                raise DataError(
+                    f"--data: {min(twice)} is given twice, so that each of its rows would be there "
+                    "twice. Name it once."
+                )
             root = other.root if other.root == location.root else None
             paths = other.paths + location.paths
             locations[location.split] = replace(other, paths=paths, root=root)

@@ -141,7 +141,7 @@ def _read_targets(
 ) -> tuple[tuple[TargetData, ...], list[str]]:
     targets: list[TargetData] = []
     notes: list[str] = []
-    untyped = all(place.kind in ("csv", "tsv") for place in opened.places)
+    untyped = {place.split for place in opened.places if place.kind in ("csv", "tsv")}
     for name in (*opened.columns.targets, *opened.columns.keys):
         is_key = name in opened.columns.keys
         cells, absent = _target_cells(opened.loaded, rows, name, is_key=is_key)
@@ -151,7 +151,9 @@ def _read_targets(
         if is_key:
             targets.append(read_key(name, cells))
             continue
-        target = read_target(name, cells, _class_names(opened.loaded, name), untyped=untyped)
+        target = read_target(
+            name, cells, _class_names(opened.loaded, name), untyped={*untyped, *absent}
+        )
         num_rows = sum(len(column) for column in cells.values())
         if opened.columns.is_left_over and len(target.spec.classes or ()) > num_rows / 2:
             notes.append(f"target {name!r}: left out, most of its values occur only once")

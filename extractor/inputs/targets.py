@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +18,8 @@ from .errors import DataError
 _INTEGER = re.compile(r"[+-]?(0|[1-9]\d{0,17})")
 # Digits after a leading zero are a code, such as a postal one, not a quantity.
 _NUMBER = re.compile(r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
-_MISSING_NUMBERS = frozenset({"", "nan", "na", "n/a", "null", "none"})
+_BOOLEANS = {"false": False, "true": True}
+_MISSING = frozenset({"", "nan", "na", "n/a", "null", "none"})
 # Whole numbers with gaps are codes of classes when they are few, quantities when they are many.
 _MAX_GAPPED_CLASSES = 100
 
@@ -102,7 +102,7 @@ def read_target(
     columns: Mapping[str, pa.ChunkedArray],
     class_names: Sequence[str] | None,
     *,
-    untyped: bool,
+    untyped: Collection[str | None],
 ) -> TargetData:
     """Turn one column into numbers.
 
@@ -110,11 +110,16 @@ def read_target(
         name: The column.
         columns: Split to its rows.
         class_names: Names behind integer codes, where the data set has them.
-        untyped: The cells come from csv or tsv: strings that may stand for numbers.
+        untyped: Splits whose cells are strings that may stand for numbers: of csv or tsv files,
+            and of those without the column.
 
     Raises:
         DataError: The column holds something that is no kind of target.
     """
+    strings = {s: column for s, column in columns.items() if _kind(column.type) == "string"}
+    # Beside strings or codes of classes a cell of a csv file is a word, whatever it looks like.
+    if class_names is None and strings.keys() <= set(untyped):
+        columns = {**columns, **_typed(strings)}
     kinds = {_kind(column.type) for column in columns.values()} - {"nothing"}
     if len(kinds) > 1 and kinds != {"integer", "number"}:
         found = {split: str(column.type) for split, column in columns.items()}
@@ -130,8 +135,8 @@ def read_target(
         )
     if kind in ("strings", "numbers"):
         return _read_lists(name, columns, class_names, of_strings=kind == "strings")
-    if kind == "string":
-        return _read_strings(name, columns, untyped=untyped)
+    if kind in ("string", "boolean"):
+        return _read_strings(name, columns)
     if class_names is not None:
         return _category(name, columns, [*class_names])
     if kind == "integer":
@@ -147,8 +152,10 @@ def _kind(kind: pa.DataType) -> str:
         return _kind(kind.value_type)
     if pa.types.is_null(kind):
         return "nothing"
-    if _is_string(kind) or pa.types.is_boolean(kind):
+    if _is_string(kind):
         return "string"
+    if pa.types.is_boolean(kind):
+        return "boolean"
     if pa.types.is_integer(kind):
         return "integer"
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
@@ -164,28 +171,35 @@ def _is_string(kind: pa.DataType) -> bool:
     return kind in (pa.string(), pa.large_string(), pa.string_view())
 
 
-def _read_strings(
-    name: str, columns: Mapping[str, pa.ChunkedArray], *, untyped: bool
-) -> TargetData:
+def _typed(columns: Mapping[str, pa.ChunkedArray]) -> dict[str, pa.ChunkedArray]:
+    """Cells of csv files as what all of them look like, over all splits; empty ones are null."""
     encoded = {s: _encode(c.cast(pa.large_string())) for s, c in columns.items()}
     words = {word for _, dictionary in encoded.values() for word in dictionary}
-    if not untyped:
-        return _named_category(name, encoded, words - {""}, missing=frozenset({""}))
-    filled = {word for word in words if word.strip().lower() not in _MISSING_NUMBERS}
-    has_gaps = len(filled) < len(words) or any((c < 0).any() for c, _ in encoded.values())
-    if filled and all(_INTEGER.fullmatch(word.strip()) for word in filled):
-        if not has_gaps:
-            numbers = {s: np.array([int(w) for w in d])[c] for s, (c, d) in encoded.items()}
-            return TargetData(TargetSpec(name=name, kind="integer"), numbers)
-        if len(filled) <= _MAX_GAPPED_CLASSES:
-            return _gapped(_named_category(name, encoded, filled, missing=words - filled))
-    if filled and all(_NUMBER.fullmatch(word.strip()) for word in filled):
-        decoded = {
-            s: np.array([float(w) if w in filled else math.nan for w in [*d, ""]])[c]
-            for s, (c, d) in encoded.items()
-        }
-        return TargetData(TargetSpec(name=name, kind="number"), decoded)
-    return _named_category(name, encoded, words - {""}, missing=frozenset({""}))
+    filled = {word for word in words if word.strip().lower() not in _MISSING}
+    kind: pa.DataType
+    meaning: Mapping[str, object]
+    if not words - {""}:
+        kind, meaning = pa.null(), {}
+    elif filled and all(_INTEGER.fullmatch(word.strip()) for word in filled):
+        kind, meaning = pa.int64(), {word: int(word) for word in filled}
+    elif filled and all(_NUMBER.fullmatch(word.strip()) for word in filled):
+        kind, meaning = pa.float64(), {word: float(word) for word in filled}
+    elif filled and all(word.strip().lower() in _BOOLEANS for word in filled):
+        kind, meaning = pa.bool_(), {word: _BOOLEANS[word.strip().lower()] for word in filled}
+    else:
+        return dict(columns)
+    return {
+        split: pa.chunked_array(
+            [pa.array(map(meaning.get, dictionary), kind).take(pa.array(codes, mask=codes < 0))]
+        )
+        for split, (codes, dictionary) in encoded.items()
+    }
+
+
+def _read_strings(name: str, columns: Mapping[str, pa.ChunkedArray]) -> TargetData:
+    encoded = {s: _encode(c.cast(pa.large_string())) for s, c in columns.items()}
+    words = {word for _, dictionary in encoded.values() for word in dictionary}
+    return _named_category(name, encoded, words - {""})
 
 
 def _encode(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
@@ -201,14 +215,16 @@ def _named_category(
     name: str,
     encoded: Mapping[str, tuple[np.ndarray, list[str]]],
     words: set[str],
-    *,
-    missing: set[str] | frozenset[str],
 ) -> TargetData:
+    """Codes into the sorted words; -1 where there is none of them."""
     numeric = all(_INTEGER.fullmatch(word.strip()) for word in words)
     classes = sorted(words, key=int if numeric else None)
-    code_of = {word: code for code, word in enumerate(classes)} | dict.fromkeys(missing, -1)
+    code_of = {word: code for code, word in enumerate(classes)}
     # Position -1 of the table is where a null (code -1) looks itself up.
-    values = {s: np.array([*(code_of[w] for w in d), -1])[c] for s, (c, d) in encoded.items()}
+    values = {
+        s: np.array([*(code_of.get(word, -1) for word in dictionary), -1])[codes]
+        for s, (codes, dictionary) in encoded.items()
+    }
     spec = TargetSpec(name=name, kind="category", classes=tuple(classes))
     return TargetData(spec, values)
 
@@ -220,7 +236,7 @@ def _read_integers(name: str, columns: Mapping[str, pa.ChunkedArray]) -> TargetD
     encoded = {s: _encode(c.cast(pa.int64()).cast(pa.large_string())) for s, c in columns.items()}
     words = {word for _, dictionary in encoded.values() for word in dictionary}
     if len(words) <= _MAX_GAPPED_CLASSES:
-        return _gapped(_named_category(name, encoded, words, missing=frozenset()))
+        return _gapped(_named_category(name, encoded, words))
     values = {s: _nans(c.cast(pa.float64()).to_numpy()) for s, c in columns.items()}
     return TargetData(TargetSpec(name=name, kind="number"), values)
 
@@ -256,7 +272,7 @@ def _read_lists(
     if of_strings:
         encoded = {s: _encode(c.cast(pa.large_string())) for s, c in flat.items()}
         words = {word for _, dictionary in encoded.values() for word in dictionary}
-        joined = _named_category(name, encoded, words, missing=frozenset())
+        joined = _named_category(name, encoded, words)
     elif class_names is not None:
         joined = _category(name, flat, class_names)
     else:
