@@ -8,6 +8,7 @@ from .errors import HiddenStateError
 from .inputs import FORMATS, DataConfig, open_data
 from .report import ExtractionEstimate, ExtractionReport
 from .request import default_cache_path
+from .rgb import as_rgb
 from .roles import roles_read
 from .run import estimate, extract, repair
 
@@ -21,6 +22,7 @@ __all__ = [
     "ExtractionEstimate",
     "ExtractionReport",
     "HiddenStateError",
+    "as_rgb",
     "convert_checkpoint",
     "default_cache_path",
     "estimate",

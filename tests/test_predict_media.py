@@ -159,6 +159,13 @@ def test_images_are_predicted_from_paths_bytes_and_pictures(world: World) -> Non
     assert len({row["label"] for row in others}) == 1
     assert all(row["error"] is None for row in others)
     assert [row["score"] for row in others] == pytest.approx([rows[0]["score"]] * 4, abs=1e-5)
+    grey = np.asarray(Image.open(path).convert("L"))
+    as_8_bits, as_16_bits = model.predict(
+        [Image.fromarray(grey), Image.fromarray(grey.astype(np.uint16) * 257)]
+    )
+    assert as_16_bits["score"] == as_8_bits["score"]
+    with pytest.raises(UserError, match="image 0: pixels are floating point numbers, needed 8 or"):
+        model.predict([Image.fromarray(grey.astype(np.float32))])
     with pytest.raises(UserError, match="image 0: found 7, needed a path, bytes or a PIL image"):
         model.predict([7])
 

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from cache_schema import FeatureBatch, UserError, encoding
-from extractor import BackboneConfig, load_backbone, roles_read
+from extractor import BackboneConfig, as_rgb, load_backbone, roles_read
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -194,7 +194,10 @@ def _picture(position: int, role: str, given: object) -> object:
     if role == "video" and isinstance(given, list | tuple) and given:
         return [_picture(position, "image", frame) for frame in given]
     if isinstance(given, Image.Image) and role != "regions":
-        return _encoded(given)
+        try:
+            return _encoded(given)
+        except ValueError as error:
+            raise UserError(f"{role} {position}: {error}. Convert it to RGB.") from error
     kinds = {
         "image": "a path, bytes or a PIL image",
         "video": "a path, bytes or a list of frames",
@@ -212,5 +215,5 @@ def _size(source: str | Path | bytes) -> np.ndarray:
 def _encoded(image: Image.Image) -> bytes:
     """The bytes of a file with exactly these pixels: backbones decode images themselves."""
     buffer = io.BytesIO()
-    image.convert("RGB").save(buffer, format="PNG", compress_level=1)
+    as_rgb(image).save(buffer, format="PNG", compress_level=1)
     return buffer.getvalue()
