@@ -303,7 +303,8 @@ def test_csv_cells_become_the_kind_of_target_they_look_like(
         ([True, False, True], "category", ("false", "true"), [1, 0, 1], None),
         ([["b", "a"], [], ["b"]], "categories", ("a", "b"), [1, 0, 1], [0, 2, 2, 3]),
         ([[0.5], [1.0, 2.0], []], "numbers", None, [0.5, 1.0, 2.0], [0, 1, 3, 3]),
-        ([None, ["a"], ["a"]], "categories", ("a",), [0, 0], [0, 0, 1, 2]),
+        ([None, ["a"], []], "categories", ("a",), [-1, 0], [0, 1, 2, 2]),
+        ([["a"], None, None], "categories", ("a",), [0, -1, -1], [0, 1, 2, 3]),
     ],
 )
 def test_typed_columns_keep_their_type(tmp_path, values, kind, classes, flat, offsets) -> None:
