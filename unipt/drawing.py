@@ -14,6 +14,7 @@ from extractor import as_rgb
 
 _BOX, _PAPER, _INK = (230, 30, 90), (255, 255, 255), (20, 20, 20)
 _SMALLEST_FONT = 11  # pixels; below this Pillow's own font cannot be read
+_PLACE = {"split", "row", "part", "file", "error"}  # columns that are no prediction
 
 
 def draw_prediction(folder: Path, sample: Mapping[str, Any], row: Mapping[str, Any]) -> Path | None:
@@ -32,7 +33,7 @@ def draw_prediction(folder: Path, sample: Mapping[str, Any], row: Mapping[str, A
     """
     if "box" not in row:
         raise UserError(
-            f"--draw: the run predicts {sorted(set(row) - {'split', 'row', 'error'})!r}, needed a "
+            f"--draw: the run predicts {sorted(set(row) - _PLACE)!r}, needed a "
             "box. Leave it out, or use a run of --task grounding."
         )
     if row["box"] is None:

@@ -17,11 +17,12 @@ import numpy as np
 from PIL import Image
 
 from cache_schema import FeatureBatch, UserError, encoding
-from extractor import BackboneConfig, as_rgb, load_backbone, roles_read
+from extractor import BackboneConfig, BackboneNotFoundError, as_rgb, load_backbone, roles_read
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from extractor import Role
     from trainer import CacheExcerpt, TrainedRun
 
 # Texts are tokenised and sorted by length in windows: enough to make batches of equal lengths.
@@ -51,6 +52,7 @@ class FrozenSide:
     Args:
         run: The trained side network.
         side: Which of its caches: 0, or 1 for the texts of pairs.
+        backbone: Where it lies now, if not where it was; its weights decide whether it is the one.
 
     Attributes:
         backbone: Loaded and checked.
@@ -59,15 +61,15 @@ class FrozenSide:
 
     Raises:
         FingerprintMismatchError: The backbone is another one now; names what differs.
+        UserError: It is not where it was.
     """
 
-    def __init__(self, run: TrainedRun, side: int = 0) -> None:
+    def __init__(self, run: TrainedRun, side: int = 0, backbone: str | Path | None = None) -> None:
         excerpt = run.record.caches[side]
-        chosen = BackboneConfig.from_spec(excerpt.backbone)
+        chosen, self.reads = backbone_of(excerpt, backbone)
         self.backbone = load_backbone(chosen, run.device)
         features: dict[str, object] = {**self.backbone.identity, "encoding": excerpt.encoding}
-        run.check_features(features, f"backbone {excerpt.backbone.name}", side)
-        self.reads = roles_read(chosen)
+        run.check_features(features, f"backbone {chosen.name}", side)
         self.texts = texts_of(excerpt)
         self._task = run.task
         # What training read was rounded to the stored dtype; so is what prediction reads.
@@ -127,6 +129,29 @@ class FrozenSide:
             for name, stream in batch.streams.items()
         }
         return replace(batch, streams=streams)
+
+
+def backbone_of(
+    excerpt: CacheExcerpt, place: str | Path | None
+) -> tuple[BackboneConfig, tuple[Role, ...]]:
+    """How a cache's backbone is loaded again, and what it reads; nothing is loaded.
+
+    Args:
+        excerpt: Of the cache.
+        place: Where the backbone lies now; None for where it was.
+
+    Raises:
+        UserError: It is not there; names the flag that says where it is.
+    """
+    chosen = BackboneConfig.from_spec(excerpt.backbone)
+    if place is not None:
+        chosen = chosen.model_copy(update={"name": str(place), "revision": None})
+    try:
+        return chosen, roles_read(chosen)
+    except BackboneNotFoundError as error:
+        raise BackboneNotFoundError(
+            f"{error} If the backbone lies elsewhere now, name its folder with --backbone."
+        ) from error
 
 
 def texts_of(excerpt: CacheExcerpt) -> int | None:
