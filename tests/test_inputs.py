@@ -10,6 +10,8 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from extractor import DataConfig, open_data
@@ -318,6 +320,17 @@ def test_typed_columns_keep_their_type(tmp_path, values, kind, classes, flat, of
     assert found.spec.classes == classes
     np.testing.assert_array_equal(found.values["train"], flat)
     assert (None if found.offsets is None else found.offsets["train"].tolist()) == offsets
+
+
+@pytest.mark.parametrize("values", [[2**63, 1, 2], [2**63, None, 2], [[2**63], [1], []]])
+def test_numbers_that_no_target_can_hold_are_refused_in_one_line(tmp_path, values) -> None:
+    path = tmp_path / "a.parquet"
+    kind = pa.list_(pa.uint64()) if isinstance(values[0], list) else pa.uint64()
+    table = {"text": ["a", "b", "c"], "number": pa.array(values, kind)}
+    pq.write_table(pa.table(table), path)
+
+    with pytest.raises(DataError, match=r"'number' has numbers too large.*--key number, or leave"):
+        read(path, targets=("number",))
 
 
 def test_class_names_of_a_data_set_keep_their_order(tmp_path) -> None:

@@ -122,6 +122,23 @@ def read_target(
             f"--target: column {name!r} is {found!r}, needed one type. Convert one of them."
         )
     kind = "number" if len(kinds) > 1 else (kinds or {"number"}).pop()
+    try:
+        return _read_kind(kind, name, columns, class_names, untyped=untyped)
+    except pa.ArrowInvalid as error:
+        raise DataError(
+            f"--target: column {name!r} has numbers too large for int64 or float64 ({error}). "
+            f"Keep it as a name with --key {name}, or leave it out: choose others with --target."
+        ) from error
+
+
+def _read_kind(
+    kind: str,
+    name: str,
+    columns: Mapping[str, pa.ChunkedArray],
+    class_names: Sequence[str] | None,
+    *,
+    untyped: bool,
+) -> TargetData:
     if kind == "other":
         types = sorted({str(column.type) for column in columns.values()})
         raise DataError(
