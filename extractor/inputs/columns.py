@@ -168,9 +168,13 @@ def _media(
         notes.append(f"{role}: column {left[0]!r}, the only one with {several}")
         return left[0]
     found = f"{named or left!r} could all be it" if named or left else f"none looks like {several}"
+    is_of_videos = role == "image" and any(
+        facts[c].media == "video" or c.strip().lower() == "video" for c in free
+    )
+    hint = " Videos are read with --frames N." if is_of_videos else _separator_hint(columns)
     raise MissingColumnError(
         f"--data: which column holds the {several} cannot be told, {found} among "
-        f"{list(columns)!r}. Say it with --{role}-column.{_separator_hint(columns)}"
+        f"{list(columns)!r}. Say it with --{role}-column.{hint}"
     )
 
 
