@@ -101,7 +101,7 @@ def predict(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Label new samples with a trained run and its frozen backbone, or find them in a cache.
+    """Label new samples with a trained run, or find them in a cache.
 
     The backbone, or the cache, must be the one that the run was trained with; it is checked. A
     SAMPLE that cannot be read leaves exit code 2, after all others were predicted.

@@ -273,10 +273,11 @@ def _refuse_what_will_not_fit(path: str, plan: ExtractionPlan) -> None:
     storage = open_storage(path)
     free = storage.free_bytes()
     needed = _missing_bytes(plan, len(missing_shards(storage, plan.manifest)))
+    reads_text = "text" in plan.manifest.roles
     if free is not None and needed >= free:
         raise StorageError(
-            f"{path}: needs {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free. "
-            "Choose another --cache path, fewer --layers, or a shorter --max-length."
+            f"{path}: needs {needed / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free. Choose another "
+            f"--cache path{', a shorter --max-length' if reads_text else ''} or fewer --layers."
         )
 
 
