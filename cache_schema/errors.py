@@ -39,14 +39,16 @@ class CorruptCacheError(CacheError):
 
 
 class FingerprintMismatchError(CacheError):
-    """The cache was written from another backbone, tokenizer, setting or dataset."""
+    """Hidden states come from another backbone, tokenizer, setting or dataset."""
 
-    def __init__(self, path: str | Path, differences: Sequence[str]) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        differences: Sequence[str],
+        advice: str = "Use another cache path, or the settings it was made with.",
+    ) -> None:
         self.differences = tuple(differences)
-        super().__init__(
-            f"{path}: made from something else: {'; '.join(differences)}. "
-            "Use another cache path, or the settings it was made with."
-        )
+        super().__init__(f"{path}: made from something else: {'; '.join(differences)}. {advice}")
 
 
 class StorageError(UserError, OSError):

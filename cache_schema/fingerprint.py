@@ -41,12 +41,16 @@ class Identity(BaseModel):
         ]
 
 
-def differing_fields(here: Mapping[str, JsonValue], there: Mapping[str, JsonValue]) -> list[str]:
-    """Each key whose values differ, as `key: here != there`."""
+def differing_fields(
+    first: Mapping[str, JsonValue],
+    second: Mapping[str, JsonValue],
+    places: tuple[str, str] = ("here", "there"),
+) -> list[str]:
+    """Each key whose values differ, with both values and the `places` that they are found in."""
     return [
-        f"{key}: {here.get(key)!r} here, {there.get(key)!r} there"
-        for key in sorted({*here, *there})
-        if here.get(key) != there.get(key)
+        f"{key}: {first.get(key)!r} {places[0]}, {second.get(key)!r} {places[1]}"
+        for key in sorted({*first, *second})
+        if first.get(key) != second.get(key)
     ]
 
 

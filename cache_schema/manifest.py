@@ -79,7 +79,7 @@ class TargetSpec(Document):
 
     `category`: int64 codes into `classes`; `categories`: ragged codes; `integer`: int64;
     `number`: float64; `numbers`: ragged float64; `string`: ragged bytes in UTF-8. -1 is a missing
-    category, NaN a missing number.
+    category, a list of one -1 a missing list of categories, NaN a missing number.
     """
 
     name: str

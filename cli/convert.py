@@ -32,7 +32,10 @@ def convert(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Convert a released checkpoint of MDETR or CLIP-ViL, once, without running code from it."""
+    """Convert a released checkpoint of MDETR or CLIP-ViL, once.
+
+    No code from it is run.
+    """
     from extractor import convert_checkpoint
 
     terminal = Terminal(quiet=quiet, as_json=as_json)

@@ -215,7 +215,24 @@ def _extract(config: ExtractConfig, terminal: Terminal) -> None:
 
     report = extractor.extract(config, terminal)
     terminal.result(summary(report), report.as_dict())
-    terminal.suggest("unipt", "fit", "--cache", report.cache)
+    _suggest_fit(report.cache, terminal)
+
+
+def _suggest_fit(cache: str, terminal: Terminal) -> None:
+    """The command that trains from a cache; none where there is nothing in it to learn."""
+    from cache_schema import open_storage, read_manifest
+
+    manifest = read_manifest(open_storage(cache))
+    if manifest is None or not manifest.targets:
+        return
+    extra: list[str] = []
+    if len(manifest.streams) > 1:
+        from trainer import setting_for
+
+        axes = {stream.name: len(stream.axes) for stream in manifest.streams}
+        setting = setting_for("unipt", axes)
+        extra = [] if setting is None else ["--set", setting]
+    terminal.suggest("unipt", "fit", "--cache", cache, *extra)
 
 
 def summary(report: ExtractionReport) -> str:

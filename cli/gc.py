@@ -23,7 +23,10 @@ def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show it, remove nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Remove what crashes left in a cache: files that no receipt names."""
+    """Remove what crashes left in a cache.
+
+    That are files that no receipt names.
+    """
     from cache_schema import find_garbage, remove_garbage
 
     terminal = Terminal(as_json=as_json)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -14,7 +14,6 @@ from .options import (
     ImageColumn,
     Json,
     MediaRoot,
-    OnError,
     Quiet,
     RegionsColumn,
     RunOption,
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from trainer import Match
 
 SHOWN_CHARACTERS = 60
+SHOWN_MATCHES = 10
 
 
 def predict(
@@ -52,10 +52,18 @@ def predict(
             help="Cache to predict or search in; of retrieval, images or videos, then texts.",
         ),
     ] = None,
-    split: Annotated[str, typer.Option(metavar="NAME", help="Split of the cache.")] = "test",
+    split: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Split of the cache, test if not given; of data, all of them."
+        ),
+    ] = None,
     top: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Matches of each query, best first.")
-    ] = 10,
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Matches of each query, best first; 10 if not given."
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Where to: a .parquet, .csv or .jsonl file."),
@@ -70,65 +78,115 @@ def predict(
     video_column: VideoColumn = None,
     regions_column: RegionsColumn = None,
     media_root: MediaRoot = None,
-    on_error: OnError = "fail",
+    on_error: Annotated[
+        Literal["fail", "skip"] | None,
+        typer.Option(
+            help="What a row whose cell is missing or blank does: stop (if not given), or be left "
+            "out. Files that cannot be read stop nothing; their rows say why."
+        ),
+    ] = None,
+    backbone: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATH",
+            help="Where the backbone lies now, if it was moved; its weights are checked. Of "
+            "retrieval one for both sides, or those of items, then of texts.",
+        ),
+    ] = None,
     device: Device = "auto",
     batch_size: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Samples per forward pass.")
-    ] = 32,
+        int | None,
+        typer.Option(min=1, metavar="N", help="Samples per forward pass; 32 if not given."),
+    ] = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Label new samples with a trained run and its frozen backbone, or find them in a cache.
+    """Label new samples with a trained run, or find them in a cache.
 
-    The backbone, or the cache, must be the one that the run was trained with; it is checked.
+    The backbone, or the cache, must be the one that the run was trained with; it is checked. A
+    SAMPLE that cannot be read leaves exit code 2, after all others were predicted.
     """
     if data is not None and (samples or cache):
         raise typer.BadParameter("--data stands alone, without SAMPLE and --cache")
     if data is None and not samples and not cache:
         raise typer.BadParameter("give SAMPLE, --data or --cache")
-    if (out is None) != bool(samples):
-        raise typer.BadParameter("--out goes with --data or --cache, and SAMPLE without")
-    if draw is not None and data is None:
-        raise typer.BadParameter("--draw goes with --data")
+    if out is None and not samples:
+        raise typer.BadParameter(f"{'--data' if data else '--cache'} needs --out FILE")
+    columns = {
+        "text_column": text_column,
+        "text_pair_column": text_pair_column,
+        "image_column": image_column,
+        "video_column": video_column,
+        "regions_column": regions_column,
+        "media_root": media_root,
+        "on_error": on_error,
+    }
+    given = _given(
+        columns, batch_size=batch_size, backbone=backbone, split=split, top=top, out=out, draw=draw
+    )
+    if data is not None:
+        _refuse_others(
+            given, "--data", {*columns, "batch_size", "backbone", "split", "out", "draw"}
+        )
+    elif samples and cache:
+        _refuse_others(given, "SAMPLE and --cache", {"backbone", "split", "top"})
+    elif samples:
+        _refuse_others(given, "SAMPLE", {"batch_size", "backbone"})
+    else:
+        _refuse_others(given, "--cache", {"split", "top", "out"})
     terminal = Terminal(quiet=quiet, as_json=as_json)
     import unipt
 
     if samples and cache:
         if len(cache) > 1:
             raise typer.BadParameter("SAMPLE is searched for in one --cache")
-        model, opened = unipt.load(run, device=device), unipt.open_cache(cache[0])
-        among = {model.side_of(opened): opened}
-        found = {query: model.search(query, split=split, top=top, **among) for query in samples}
-        terminal.result(shown_matches(found), {"run": run, "found": _plain(found)})
+        model = unipt.load(run, device=device, backbone=backbone)
+        opened = unipt.open_cache(cache[0])
+        side = model.side_of(opened)
+        where = {side: opened, **_given({}, split=split, top=top or SHOWN_MATCHES)}
+        found = {query: model.search(query, **where) for query in samples}
+        shown_below = shown_matches(found, are_files=side == "texts")
+        terminal.result(shown_below, {"run": run, "found": _plain(found)})
     elif samples:
-        rows = unipt.load(run, device=device).predict(samples, batch_size=batch_size)
+        model = unipt.load(run, device=device, backbone=backbone)
+        rows = model.predict(samples, **_given({}, batch_size=batch_size))
         terminal.result(shown(samples, rows), {"run": run, "predictions": rows})
+        _refuse_unreadable(rows)
     elif cache and out:
-        predicted = unipt.predict_cached(
-            run, cache, split, top=top, device=device, progress=terminal
-        )
-        facts = {"run": run, "cache": cache, "out": out}
-        _write(predicted, out, facts, terminal)
+        chosen = _given({}, split=split, top=top)
+        predicted = unipt.predict_cached(run, cache, **chosen, device=device, progress=terminal)
+        _write(predicted, out, {"run": run, "cache": cache, "out": out}, terminal)
     elif data and out:
-        columns = {
-            "image_column": image_column,
-            "video_column": video_column,
-            "regions_column": regions_column,
-            "media_root": media_root,
-        }
+        splits = () if split is None else (split,)
+        chosen = _given(columns, batch_size=batch_size, backbone=backbone, draw=draw)
         predicted = unipt.predict(
-            run,
-            data,
-            text_column=text_column,
-            text_pair_column=text_pair_column,
-            on_error=on_error,
-            device=device,
-            batch_size=batch_size,
-            draw=draw,
-            progress=terminal,
-            **{name: value for name, value in columns.items() if value is not None},
+            run, data, **chosen, splits=splits, device=device, progress=terminal
         )
         _write(predicted, out, {"run": run, "data": data, "out": out}, terminal)
+
+
+def _given(settings: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """Those that the user gave."""
+    return {name: value for name, value in {**settings, **more}.items() if value is not None}
+
+
+def _refuse_others(given: Mapping[str, Any], what: str, used: Collection[str]) -> None:
+    """Flags that have no effect beside what is predicted."""
+    flags = [f"--{name.replace('_', '-')}" for name in given if name not in used]
+    if flags:
+        raise typer.BadParameter(f"{', '.join(flags)}: no effect with {what}, leave it out")
+
+
+def _refuse_unreadable(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Leave with an exit code where a sample that the user named has no prediction."""
+    from cache_schema import UserError
+
+    errors = [row["error"] for row in rows if row.get("error") is not None]
+    if errors:
+        raise UserError(
+            f"{len(errors)} of {len(rows)} samples could not be read; {errors[0]}. "
+            "Check its path, or convert it."
+        )
 
 
 def _write(
@@ -151,17 +209,18 @@ def _write(
 def shown(samples: list[str], rows: list[dict[str, Any]]) -> str:
     """A table of samples and what was predicted for them."""
     names = [name for name in rows[0] if name != "error" or any(row["error"] for row in rows)]
+    are_files = "error" in rows[0]
     lines = [
-        [*(_cell(row.get(name)) for name in names), _short(sample)]
+        [*(_cell(row.get(name)) for name in names), _short(sample, is_file=are_files)]
         for sample, row in zip(samples, rows, strict=True)
     ]
-    return table([*names, "sample" if "error" in rows[0] else "text"], lines)
+    return table([*names, "sample" if are_files else "text"], lines)
 
 
-def shown_matches(found: dict[str, list[Match]]) -> str:
-    """A table of queries and what they found."""
+def shown_matches(found: dict[str, list[Match]], *, are_files: bool) -> str:
+    """A table of queries, texts or files, and what they found."""
     lines = [
-        (_short(query), match.name, f"{match.score:.4f}")
+        (_short(query, is_file=are_files), match.name, f"{match.score:.4f}")
         for query, matches in found.items()
         for match in matches
     ]
@@ -180,6 +239,10 @@ def _cell(value: object) -> object:
     return f"{value:.4f}" if isinstance(value, float) else value
 
 
-def _short(text: str) -> str:
+def _short(text: str, *, is_file: bool) -> str:
+    """One line; of a long text the beginning, of a long path the end, which tells files apart."""
     line = " ".join(text.split())
-    return line if len(line) <= SHOWN_CHARACTERS else f"{line[: SHOWN_CHARACTERS - 3]}..."
+    if len(line) <= SHOWN_CHARACTERS:
+        return line
+    kept = SHOWN_CHARACTERS - 3
+    return f"...{line[-kept:]}" if is_file else f"{line[:kept]}..."

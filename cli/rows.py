@@ -21,7 +21,7 @@ def row_writer(path: Path) -> Iterator[Callable[[Row], None]]:
     """Give a function that takes one row after the other; all rows have the same columns.
 
     Raises:
-        UserError: The ending of `path` is not known, or its folder does not exist.
+        UserError: `path` is a folder, its ending is not known, or its folder does not exist.
     """
     open_writer = _writer_for(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -37,16 +37,18 @@ def row_writer(path: Path) -> Iterator[Callable[[Row], None]]:
 
             yield write
             write_rows(rows)
+        partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    partial.replace(path)
 
 
 def _writer_for(path: Path) -> Callable[[Path], AbstractContextManager[WriteRows]]:
     from cache_schema import UserError
 
     kinds = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
+    if path.is_dir():
+        raise UserError(f"--out {path}: is a folder, needed a file in it: {path / 'rows.parquet'}.")
     if path.suffix not in kinds:
         raise UserError(f"--out {path}: ends in {path.suffix!r}, needed one of {sorted(kinds)}.")
     if not path.parent.is_dir():

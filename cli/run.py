@@ -32,7 +32,7 @@ def run(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Run all stages of a pipeline; what is done and matches is not done again."""
+    """Run all stages of a pipeline that are not done yet."""
     from .pipelines import load_pipeline, load_pipelines, pipelines_file
     from .stages import run_pipeline
 

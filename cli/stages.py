@@ -78,8 +78,9 @@ def _predict(
         return found, shown([*stage.texts], found)
     out = folder / f"predictions-{stage.split}.jsonl"
     num_rows = 0
+    top = stage.top if pipeline.fit[stage.run].task.name == "retrieval" else None
     with row_writer(out) as write:
-        rows = unipt.predict_cached(folder, caches, stage.split, top=stage.top, progress=terminal)
+        rows = unipt.predict_cached(folder, caches, stage.split, top=top, progress=terminal)
         for row in rows:
             write(row)
             num_rows += 1

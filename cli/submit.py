@@ -55,9 +55,10 @@ def submit(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Run a command as batch jobs of Slurm, started again where they stopped until it is done.
+    """Run a command as batch jobs of Slurm.
 
-    Prints the number of the job, for --after of the next one.
+    They are started again where they stopped until it is done. Prints the number of the job, for
+    --after of the next one.
     """
     _refuse_what_fails_later(command, jobs, gpus)
     one = Resources(1, gpus, cpus, memory, time, tuple(sbatch or ()))

@@ -40,6 +40,6 @@ def verify(
         return
     rows = [("-" if p.shard is None else p.shard, p.key, p.what) for p in problems]
     terminal.result(f"{table(('shard', 'file', 'problem'), rows)}", facts)
-    terminal.say(f"{cache}: {len(problems)} problems")
+    terminal.say(f"{cache}: {len(problems)} problem{'s' if len(problems) > 1 else ''}")
     terminal.suggest("unipt", "repair", cache)
     raise typer.Exit(FOUND_PROBLEMS)

@@ -1,13 +1,20 @@
 """Samples in, hidden states of a frozen backbone out, into a cache."""
 
 from .augmentation import Augmentation
-from .backbones import ALIASES, BackboneConfig, load_backbone, resolve_backbone
+from .backbones import (
+    ALIASES,
+    BackboneConfig,
+    BackboneNotFoundError,
+    load_backbone,
+    resolve_backbone,
+)
 from .backbones.convert import convert_checkpoint
 from .config import ExtractConfig
 from .errors import HiddenStateError
-from .inputs import FORMATS, DataConfig, open_data
+from .inputs import FORMATS, DataConfig, Role, open_data
 from .report import ExtractionEstimate, ExtractionReport
 from .request import default_cache_path
+from .rgb import as_rgb
 from .roles import roles_read
 from .run import estimate, extract, repair
 
@@ -16,11 +23,14 @@ __all__ = [
     "FORMATS",
     "Augmentation",
     "BackboneConfig",
+    "BackboneNotFoundError",
     "DataConfig",
     "ExtractConfig",
     "ExtractionEstimate",
     "ExtractionReport",
     "HiddenStateError",
+    "Role",
+    "as_rgb",
     "convert_checkpoint",
     "default_cache_path",
     "estimate",

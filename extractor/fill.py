@@ -151,11 +151,11 @@ def _refuse_what_will_not_fit(path: str, plan: ExtractionPlan) -> None:
     storage = open_storage(path)
     free = storage.free_bytes()
     needed = missing_bytes(plan, len(missing_shards(storage, plan.manifest)))
+    shorter = ", a shorter --max-length" if "text" in plan.manifest.roles else ""
     if free is not None and needed >= free:
         raise StorageError(
-            f"{path}: needs {size_text(needed)}, {size_text(free)} are free. "
-            "Choose another --cache path, --encoding int8 or int4, fewer --layers, or a shorter "
-            "--max-length."
+            f"{path}: needs {size_text(needed)}, {size_text(free)} are free. Choose another "
+            f"--cache path, --encoding int8 or int4{shorter} or fewer --layers."
         )
 
 

@@ -39,7 +39,7 @@ FLAGS = {
     "evaluate": "--run --cache --split --device --quiet --json",
     "predict": "--run SAMPLE --data --cache --split --top --out --draw --text-column "
     "--text-pair-column --image-column --video-column --regions-column --media-root --on-error "
-    "--device --batch-size --quiet --json",
+    "--backbone --device --batch-size --quiet --json",
     "inspect": "CACHE --json",
     "verify": "CACHE --quick --quiet --json",
     "repair": "CACHE --quiet --json",
@@ -385,7 +385,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     ("arguments", "words"),
     [
         (["predict", "--run", "r"], "give SAMPLE, --data or --cache"),
-        (["predict", "--run", "r", "--data", "x.csv"], "--out goes with --data or --cache"),
+        (["predict", "--run", "r", "--data", "x.csv"], "--data needs --out FILE"),
         (["run"], "needed the NAME of a pipeline, or --list"),
         (["fit"], "Missing option '--cache'"),
         (["extract", "--bckbone", "x"], "No such option"),

@@ -111,4 +111,4 @@ def test_drawing_needs_data(world: Path, unipt_command: Run) -> None:
     outcome = unipt_command("predict", "--run", world / "run", "x.jpg", "--draw", world / "drawn")
 
     assert outcome.code == 2
-    assert "--draw goes with --data" in " ".join(outcome.err.split())
+    assert "--draw: no effect with SAMPLE" in " ".join(outcome.err.split())

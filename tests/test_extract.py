@@ -162,7 +162,7 @@ def test_other_data_is_refused_by_name_and_the_cache_stays(config, tmp_path) -> 
 def test_what_will_not_fit_is_refused_before_it_starts(config, monkeypatch) -> None:
     monkeypatch.setattr("cache_schema.storage.LocalStorage.free_bytes", lambda self: 1000)
 
-    with pytest.raises(StorageError, match=r"needs 0\.\d\d MB, 0\.00 MB are free"):
+    with pytest.raises(StorageError, match=r"needs 0\.\d\d MB, 0\.00 MB are free.*--max-length"):
         extract(config)
 
     assert not Path(config.cache).exists()

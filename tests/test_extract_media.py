@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -330,3 +332,48 @@ def test_videos_are_read_frame_by_frame(photos, tiny_vit) -> None:
 def test_frames_of_a_text_backbone_are_refused(tiny_bert, reviews_csv) -> None:
     with pytest.raises(Exception, match="--frames is 3, but it reads text"):
         extract(ExtractConfig(backbone=str(tiny_bert), data=(str(reviews_csv),), frames=3))
+
+
+def test_the_suggested_training_runs_on_maps_of_several_sizes(
+    photos, unipt_command: Callable[..., Outcome]
+) -> None:
+    """What is printed to be copied works; what does not work names what does."""
+    cnn, cache = save_tiny_timm(photos / "cnn", "regnet"), photos / "maps.zarr"
+    quick = (
+        "--device",
+        "cpu",
+        "--epochs",
+        "1",
+        "--run",
+        photos / "run",
+        "--set",
+        "validation.fraction=0.4",
+    )
+
+    extracted = unipt_command(
+        *("extract", "--backbone", cnn, "--data", photos / "rows.csv", "--cache", cache),
+        *("--device", "cpu"),
+    )
+    plain = unipt_command("fit", "--cache", cache, *quick)
+    ladder = unipt_command("fit", "--cache", cache, "--network", "lst", *quick, "--overwrite")
+
+    (line,) = re.findall(r"next: unipt (fit .*)", extracted.err)
+    assert plain.code == ladder.code == 2
+    assert "--set network.preset=vse-image" in plain.err
+    assert "--set network.block=conv" in ladder.err
+    suggested = unipt_command(*shlex.split(line), *quick, "--overwrite")
+    assert suggested.code == 0, suggested.err
+
+
+def test_no_training_is_suggested_where_there_is_nothing_to_learn(
+    photos, tiny_vit, unipt_command: Callable[..., Outcome]
+) -> None:
+    (photos / "only.csv").write_text("image\n0.jpg\n1.jpg\n")
+
+    outcome = unipt_command(
+        *("extract", "--backbone", tiny_vit, "--data", photos / "only.csv"),
+        *("--cache", photos / "only.zarr", "--device", "cpu"),
+    )
+
+    assert outcome.code == 0, outcome.err
+    assert "next:" not in outcome.err

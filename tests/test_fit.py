@@ -25,6 +25,7 @@ from training_caches import (
 from cache_schema import FeatureCache, Ragged, TargetSpec
 from trainer import (
     RegressionConfig,
+    TargetError,
     evaluate,
     fit,
 )
@@ -231,6 +232,17 @@ def test_samples_without_a_tag_are_allowed_where_there_may_be_several(tmp_path):
     cache = target_cache(tmp_path / "cache", spec, Ragged.from_rows(rows, np.int64))
 
     assert fit(settings("epochs=1", target="tags"), cache, tmp_path / "run").num_steps == 6
+
+
+def test_a_missing_list_of_tags_is_not_taken_for_an_empty_one(tmp_path):
+    """Not labelled is not the same as without any label."""
+    rows = [[], [0], [1], [0, 1]] * 19 + [[0], [1], [0], [-1]]
+    spec = TargetSpec(name="tags", kind="categories", classes=("a", "b"))
+    cache = target_cache(tmp_path / "cache", spec, Ragged.from_rows(rows, np.int64))
+    config = settings("epochs=1", "validation.split=test", target="tags")
+
+    with pytest.raises(TargetError, match=r"'tags': .*79.* without a label.*an empty list where"):
+        fit(config, cache, tmp_path / "run")
 
 
 def test_a_cache_that_is_still_written_trains_on_what_is_there_when_told(tmp_path):

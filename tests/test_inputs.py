@@ -10,6 +10,8 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from extractor import DataConfig, open_data
@@ -344,7 +346,8 @@ def test_csv_cells_become_the_kind_of_target_they_look_like(
         ([True, False, True], "category", ("false", "true"), [1, 0, 1], None),
         ([["b", "a"], [], ["b"]], "categories", ("a", "b"), [1, 0, 1], [0, 2, 2, 3]),
         ([[0.5], [1.0, 2.0], []], "numbers", None, [0.5, 1.0, 2.0], [0, 1, 3, 3]),
-        ([None, ["a"], ["a"]], "categories", ("a",), [0, 0], [0, 0, 1, 2]),
+        ([None, ["a"], []], "categories", ("a",), [-1, 0], [0, 1, 2, 2]),
+        ([["a"], None, None], "categories", ("a",), [0, -1, -1], [0, 1, 2, 3]),
     ],
 )
 def test_typed_columns_keep_their_type(tmp_path, values, kind, classes, flat, offsets) -> None:
@@ -358,6 +361,17 @@ def test_typed_columns_keep_their_type(tmp_path, values, kind, classes, flat, of
     assert found.spec.classes == classes
     np.testing.assert_array_equal(found.values["train"], flat)
     assert (None if found.offsets is None else found.offsets["train"].tolist()) == offsets
+
+
+@pytest.mark.parametrize("values", [[2**63, 1, 2], [2**63, None, 2], [[2**63], [1], []]])
+def test_numbers_that_no_target_can_hold_are_refused_in_one_line(tmp_path, values) -> None:
+    path = tmp_path / "a.parquet"
+    kind = pa.list_(pa.uint64()) if isinstance(values[0], list) else pa.uint64()
+    table = {"text": ["a", "b", "c"], "number": pa.array(values, kind)}
+    pq.write_table(pa.table(table), path)
+
+    with pytest.raises(DataError, match=r"'number' has numbers too large.*--key number, or leave"):
+        read(path, targets=("number",))
 
 
 def test_class_names_of_a_data_set_keep_their_order(tmp_path) -> None:

@@ -241,6 +241,46 @@ def test_a_plain_folder_has_images_and_no_target(tmp_path) -> None:
     assert strings(source, "file", "validation") == ["0.png", "1.png", "2.png"]
 
 
+@pytest.mark.parametrize("folder", ["a", "train/a"])
+def test_links_that_lead_back_are_not_followed_again(tmp_path, folder) -> None:
+    """A loop of links once made 41 images of one."""
+    path = save_image(tmp_path / "photos" / folder / "0.png")
+    (tmp_path / "photos/loop").symlink_to(tmp_path / "photos")
+    (path.parent / "up").symlink_to("..")
+    (path.parent / "again.png").symlink_to(path)
+
+    source = read(tmp_path / "photos", unique=False)
+
+    assert source.splits == {"train": 2}
+    names = [Path(sample["image"]).name for sample in samples(source)]
+    assert names == ["0.png", "again.png"]
+
+
+def test_files_of_a_folder_that_are_not_read_are_counted(tmp_path) -> None:
+    for name in ("0.png", "1.jp2", "2.avif", "3.JFIF"):
+        save_image(tmp_path / "photos/0.png").rename(tmp_path / "photos" / name)
+    save_image(tmp_path / "photos/0.png")
+    (tmp_path / "photos/4.heic").write_bytes(b"")
+    (tmp_path / "photos/notes.txt").write_text("")
+
+    source = read(tmp_path / "photos", unique=False)
+
+    assert source.splits == {"train": 4}
+    (note,) = (note for note in source.notes if "endings" in note)
+    assert note.endswith("photos: 2 files with other endings are not read (.heic, .txt)")
+
+
+def test_videos_without_a_number_of_frames_say_which_flag_is_missing(tmp_path) -> None:
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips/a.mp4").write_bytes(b"")
+    rows = save_jsonl(tmp_path / "rows.jsonl", [{"video": "clips/a.mp4", "n": 1}])
+
+    with pytest.raises(MissingColumnError, match="Videos are read with --frames N"):
+        read(rows)
+    with pytest.raises(DataError, match=r"has videos and no images.*--frames N"):
+        read(tmp_path / "clips")
+
+
 def test_images_beside_folders_of_images_are_refused(tmp_path) -> None:
     save_image(tmp_path / "set/a.png")
     for inside in ("x/b.png", "train/c.png"):

@@ -199,6 +199,34 @@ def test_an_image_cut_short_has_a_size_and_no_pixels(photo) -> None:
         load_image(path)
 
 
+GREYS_1W = np.array([[0, 1000, 32896, 65535]], np.uint16)
+
+
+@pytest.mark.parametrize("name", ["grey.png", "grey.tif", "grey.jp2", "grey.pgm"])
+def test_greys_of_16_bits_are_scaled_and_not_cut_to_white(tmp_path, name) -> None:
+    """Pillow's conversion to RGB cuts at 255 what has more bits."""
+    path = tmp_path / name
+    Image.fromarray(GREYS_1W).save(path, **({"irreversible": False} if "jp2" in name else {}))
+
+    pixels = np.asarray(load_image(path))
+
+    assert pixels[0].tolist() == [[level] * 3 for level in (0, 4, 128, 255)]
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_an_image_whose_white_is_not_told_is_refused(tmp_path, kind) -> None:
+    Image.fromarray(np.ones((2, 2), kind)).save(tmp_path / "depth.tif")
+
+    with pytest.raises(UnreadableMediaError, match=r"depth.tif.*needed 8 or 16 bits"):
+        load_image(tmp_path / "depth.tif")
+
+
+def test_transparency_is_dropped(tmp_path) -> None:
+    Image.new("RGBA", (2, 2), (10, 20, 30, 0)).save(tmp_path / "a.png")
+
+    assert np.asarray(load_image(tmp_path / "a.png"))[0, 0].tolist() == [10, 20, 30]
+
+
 def test_many_files_are_read_in_order_and_failures_keep_their_place(photo, tmp_path) -> None:
     sources = [photo("a.png"), tmp_path / "absent.png", photo("b.png")]
 

@@ -74,6 +74,21 @@ def test_bfloat16_stays_within_its_bound(
     assert float(F.cosine_similarity(gradients, expected_gradients, dim=0)) > COSINE_BOUND
 
 
+@pytest.mark.parametrize("name", TRAINED)
+def test_stored_float16_trains_under_bfloat16(name: str) -> None:
+    """A CPU reads states as they are stored, and its autocast refuses to join float16."""
+    case = CASES[name]
+    network, samples = case.network(), alike(case.samples(LENGTHS))
+
+    with torch.autocast("cpu", torch.bfloat16):
+        rows = network(collate(samples, torch.float16)).rows.float()
+
+    rows.sum().backward()
+    expected = network(collate(samples)).rows.detach()
+    errors = (rows.detach() - expected).norm(dim=1) / expected.norm(dim=1).square().mean().sqrt()
+    assert float(errors.quantile(0.9)) < ROW_BOUND
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("name", CASES)
 def test_half_precision_states_are_computed_in_float32(name: str, dtype: torch.dtype) -> None:

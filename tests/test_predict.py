@@ -139,9 +139,10 @@ def test_evaluate_refuses_hidden_states_of_another_backbone_by_field(trained, tm
         evaluate(run_dir, other, "test", device="cpu")
 
     assert caught.value.differences == (
-        "max_length: None here, 9 there",
-        "weights: 'w' here, 'v' there",
+        "max_length: None in the run, 9 here",
+        "weights: 'w' in the run, 'v' here",
     )
+    assert f"Use what {run_dir} was trained with, or train again" in str(caught.value)
 
 
 def test_other_data_of_the_same_backbone_is_evaluated_by_class_name(trained, tmp_path):

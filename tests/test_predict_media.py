@@ -159,6 +159,13 @@ def test_images_are_predicted_from_paths_bytes_and_pictures(world: World) -> Non
     assert len({row["label"] for row in others}) == 1
     assert all(row["error"] is None for row in others)
     assert [row["score"] for row in others] == pytest.approx([rows[0]["score"]] * 4, abs=1e-5)
+    grey = np.asarray(Image.open(path).convert("L"))
+    as_8_bits, as_16_bits = model.predict(
+        [Image.fromarray(grey), Image.fromarray(grey.astype(np.uint16) * 257)]
+    )
+    assert as_16_bits["score"] == as_8_bits["score"]
+    with pytest.raises(UserError, match="image 0: pixels are floating point numbers, needed 8 or"):
+        model.predict([Image.fromarray(grey.astype(np.float32))])
     with pytest.raises(UserError, match="image 0: found 7, needed a path, bytes or a PIL image"):
         model.predict([7])
 
@@ -218,6 +225,7 @@ def test_a_folder_with_damaged_files_is_predicted_row_by_row(
     assert "1.png" in outcome.err
     rows = pq.read_table(out).to_pylist()
     assert [row["row"] for row in rows] == [0, 1, 2, 3, 4]
+    assert [row["file"] for row in rows] == ["0.png", "1.png", "2.png", "3.png", "0.png"]
     assert rows[1]["label"] is None
     model = unipt.load(world.things, device="cpu")
     alone = model.predict([world.folder / f"{number}.png" for number in (16, 18, 19, 16)])
@@ -250,3 +258,139 @@ def test_the_command_line_ranks_and_searches(
     assert len(matches) == 2
     assert matches[0]["score"] >= matches[1]["score"]
     assert matches[0]["name"].endswith(".png")
+
+
+def test_a_folder_names_its_files_from_the_folder_on_and_one_split_can_be_chosen(
+    world: World, tmp_path: Path, unipt_command: Run
+) -> None:
+    """Rows of a folder have no other name."""
+    for split, number in (("train", 3), ("test", 17)):
+        (tmp_path / "photos" / split / "a").mkdir(parents=True)
+        photo = (world.folder / f"{number}.png").read_bytes()
+        (tmp_path / "photos" / split / "a" / f"{number}.png").write_bytes(photo)
+    predict = ("predict", "--run", world.things, "--data", tmp_path / "photos", "--device", "cpu")
+
+    both = unipt_command(*predict, "--out", tmp_path / "both.jsonl")
+    one = unipt_command(*predict, "--out", tmp_path / "one.jsonl", "--split", "test")
+
+    assert (both.code, one.code) == (0, 0), both.err + one.err
+    lines = [json.loads(line) for line in (tmp_path / "both.jsonl").read_text().splitlines()]
+    assert [row["file"] for row in lines] == ["train/a/3.png", "test/a/17.png"]
+    (line,) = (tmp_path / "one.jsonl").read_text().splitlines()
+    assert json.loads(line)["file"] == "test/a/17.png"
+
+
+def test_a_named_sample_that_cannot_be_read_leaves_an_exit_code(
+    world: World, unipt_command: Run
+) -> None:
+    """The others are predicted; a script sees that one is not."""
+    lost = world.folder / "lost.png"
+
+    outcome = unipt_command(
+        *("predict", "--run", world.things, lost, world.folder / "20.png", "--device", "cpu")
+    )
+
+    assert outcome.code == 2
+    assert "20.png" in outcome.out
+    assert "1 of 2 samples could not be read; " in outcome.err
+    assert "lost.png: there is no such file" in outcome.err
+
+
+def test_a_retrieval_run_says_that_it_searches(
+    world: World, tmp_path: Path, unipt_command: Run
+) -> None:
+    """It has nothing to predict for samples, and both caches to rank."""
+    predict = ("predict", "--run", world.search, "--device", "cpu")
+    out = ("--out", tmp_path / "rows.csv")
+
+    for arguments in (("a film",), (world.folder / "20.png",)):
+        outcome = unipt_command(*predict, *arguments)
+        assert (outcome.code, outcome.out) == (2, "")
+        assert "is a run of retrieval, which searches a cache. Name the cache" in outcome.err
+    outcome = unipt_command(*predict, "--data", world.folder / "test.jsonl", *out)
+    assert outcome.code == 2
+    assert "which searches a cache" in outcome.err
+    for outcome in (
+        unipt_command(*predict, "--cache", world.images, *out),
+        unipt_command("evaluate", "--run", world.search, "--cache", world.images),
+    ):
+        assert outcome.code == 2
+        assert "got one cache, the run needs two: items, then texts" in outcome.err
+        assert len(outcome.err.splitlines()) == 1
+    assert not (tmp_path / "rows.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("a.png", "--split", "test", "--media-root", "."), "--media-root, --split: no effect"),
+        (("a.png", "--top", "3", "--on-error", "skip"), "--on-error, --top: no effect with SAMPLE"),
+        (("--data", "d", "--out", "o.csv", "--top", "3"), "--top: no effect with --data"),
+        (("--data", "d"), "--data needs --out FILE"),
+        (("--cache", "c", "--out", "o.csv", "--batch-size", "3"), "--batch-size: no effect"),
+        (("--cache", "c", "a text", "--out", "o.csv"), "--out: no effect with SAMPLE and --cache"),
+    ],
+)
+def test_flags_that_cannot_take_effect_are_refused(
+    unipt_command: Run, arguments: tuple[str, ...], said: str
+) -> None:
+    outcome = unipt_command("predict", "--run", "runs/a", *arguments)
+
+    assert outcome.code == 2
+    assert said in " ".join(outcome.err.split())
+
+
+def test_the_number_of_matches_means_nothing_to_a_run_that_predicts(
+    world: World, tmp_path: Path, unipt_command: Run
+) -> None:
+    outcome = unipt_command(
+        *("predict", "--run", world.things, "--cache", world.images, "--top", "3"),
+        *("--out", tmp_path / "a.csv", "--device", "cpu"),
+    )
+
+    assert outcome.code == 2
+    assert "--top: " in outcome.err
+
+
+def test_a_folder_as_the_output_is_refused_before_anything_runs(
+    world: World, tmp_path: Path, unipt_command: Run
+) -> None:
+    (tmp_path / "rows.csv").mkdir()
+
+    outcome = unipt_command(
+        *("predict", "--run", world.things, "--cache", world.images, "--device", "cpu"),
+        *("--out", tmp_path / "rows.csv"),
+    )
+
+    assert outcome.code == 2
+    assert "is a folder, needed a file" in outcome.err
+    assert "predict test" not in outcome.err
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.csv"]
+
+
+def test_a_backbone_that_was_moved_is_found_where_it_is_said_to_be(
+    world: World, tmp_path: Path, unipt_command: Run
+) -> None:
+    """Its weights decide whether it is the one; where it lies does not."""
+    there, moved = world.folder / "vit", tmp_path / "elsewhere"
+    predict = ("predict", "--run", world.things, world.folder / "20.png", "--device", "cpu")
+    there.rename(moved)
+    try:
+        lost = unipt_command(*predict)
+        found = unipt_command(*predict, "--backbone", moved)
+        searched = unipt.load(world.search, device="cpu", backbone=[moved, "nowhere/at/all"])
+        assert len(searched.search(world.folder / "17.png", texts=world.texts)) == 5
+        other = save_tiny_timm(tmp_path / "other", "class token")
+        config = json.loads((other / "config.json").read_text())
+        (other / "config.json").write_text(json.dumps({**config, "note": "another"}))
+        refused = unipt_command(*predict, "--backbone", other)
+        too_many = unipt_command(*predict, "--backbone", moved, "--backbone", moved)
+    finally:
+        moved.rename(there)
+
+    assert lost.code == 2
+    assert "name its folder with --backbone" in lost.err
+    assert found.code == 0, found.err
+    assert refused.code == 2
+    assert "in the run" in refused.err
+    assert "--backbone: found 2" in too_many.err

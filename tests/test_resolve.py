@@ -58,6 +58,26 @@ def test_a_folder_that_is_no_model_lists_what_it_has(tmp_path) -> None:
         resolve_backbone(BackboneConfig(name=str(tmp_path)))
 
 
+def test_a_file_of_weights_is_no_backbone_and_says_how_to_make_one(tmp_path, monkeypatch) -> None:
+    """Named like owner/name it is not looked for on the hub either."""
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w/vit.safetensors").touch()
+    monkeypatch.chdir(tmp_path)
+
+    for name in ("w/vit.safetensors", str(tmp_path / "w/vit.safetensors")):
+        with pytest.raises(
+            UnsupportedBackboneError, match=r"is a file, .*timm\.models\.save_for_hf"
+        ):
+            resolve_backbone(BackboneConfig(name=name))
+
+
+def test_a_timm_folder_without_weights_is_told_about_timm(tmp_path) -> None:
+    (tmp_path / "config.json").write_text('{"architecture": "vit_tiny_patch16_224"}')
+
+    with pytest.raises(UnsupportedBackboneError, match=r"timm model and no model\.safetensors"):
+        resolve_backbone(BackboneConfig(name=str(tmp_path)))
+
+
 def test_a_shard_that_is_missing_is_named(tmp_path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     index = {"weight_map": {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}}

@@ -335,7 +335,7 @@ def test_the_run_remembers_both_caches_and_refuses_others(pair: Pair, trained: P
     assert record["cache"]["streams"][0]["width"] == 8
     assert record["text_cache"]["streams"][0]["width"] == 12
 
-    with pytest.raises(FingerprintMismatchError, match="width: 8 here, 12 there"):
+    with pytest.raises(FingerprintMismatchError, match="width: 8 in the run, 12 here"):
         load_run(trained, device="cpu").open((pair.texts, pair.texts))
 
 

@@ -6,6 +6,7 @@ import errno
 import resource
 
 import pytest
+import torch
 from training_caches import Recorder, config_of, label_cache, logged, settings
 
 from cache_schema import StorageError
@@ -109,8 +110,19 @@ def test_the_curves_are_a_picture(run):
     assert (width, height) == (1080, 432)
 
 
-def test_a_failed_write_leaves_the_old_file_whole(tmp_path):
-    """A file size limit stands for a full disk: the kernel refuses in the middle of the write."""
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda file: file.write(bytes(100_000)),
+        lambda file: torch.save(torch.zeros(100_000), file),
+    ],
+    ids=["bytes", "torch"],
+)
+def test_a_failed_write_leaves_the_old_file_whole(tmp_path, write):
+    """A file size limit stands for a full disk: the kernel refuses in the middle of the write.
+
+    torch makes a RuntimeError of it.
+    """
     path = tmp_path / "model.safetensors"
     write_durably(path, lambda file: file.write(b"old"))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -118,7 +130,7 @@ def test_a_failed_write_leaves_the_old_file_whole(tmp_path):
 
     try:
         with pytest.raises(StorageError, match=r"model\.safetensors: cannot be written") as caught:
-            write_durably(path, lambda file: file.write(bytes(100_000)))
+            write_durably(path, write)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 

@@ -115,6 +115,20 @@ def test_a_setting_of_a_section_is_named_with_its_path(key, path):
         with_overrides(BASE, [f"{key}=4"])
 
 
+def test_a_wrong_entry_of_a_list_is_one_problem():
+    """Without it the list is too short as well, which nobody asked."""
+    with pytest.raises(ValidationError) as caught:
+        FitConfig.model_validate(
+            {
+                "task": {"name": "classification", "target": "label"},
+                "optimizer": {"learning_rates": [float("nan")]},
+            }
+        )
+
+    (problem,) = explain(caught.value, FitConfig)
+    assert "optimizer.learning_rates.0: input should be a finite number, found nan" in problem
+
+
 def test_a_document_is_explained_whole_with_the_nearest_known_keys():
     document = {
         "task": {"name": "classification", "taget": "label"},

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         UniPTConfig,
         WeightedSumConfig,
         build_network,
+        setting_for,
     )
     from .predict import Predictions, TrainedRun, evaluate, load_run, predict_split
     from .record import CacheExcerpt, RunRecord
@@ -67,6 +68,7 @@ _HOMES = {
         "UniPTConfig",
         "WeightedSumConfig",
         "build_network",
+        "setting_for",
     ),
     "predict": ("Predictions", "TrainedRun", "evaluate", "load_run", "predict_split"),
     "record": ("CacheExcerpt", "RunRecord"),
@@ -136,6 +138,7 @@ __all__ = [
     "nearest_setting",
     "predict_split",
     "rank_both_ways",
+    "setting_for",
     "with_overrides",
 ]
 

@@ -33,12 +33,25 @@ def write_durably(path: Path, write: Callable[[BinaryIO], object]) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
+    except (OSError, RuntimeError) as error:
+        # torch.save turns what the file says into a RuntimeError of its own.
+        cause = error if isinstance(error, OSError) else _storage_error_behind(error)
+        if cause is None:
+            raise
         raise StorageError(
-            f"{path}: cannot be written ({error.strerror or error}). Free some space or choose "
+            f"{path}: cannot be written ({cause.strerror or cause}). Free some space or choose "
             "another run folder with --run."
-        ) from error
+        ) from cause
+    finally:
+        # A rest of it would keep a full disk full.
+        temporary.unlink(missing_ok=True)
+
+
+def _storage_error_behind(error: BaseException) -> OSError | None:
+    """The first cause of an error, if the store refused."""
+    while (before := error.__cause__ or error.__context__) is not None:
+        error = before
+    return error if isinstance(error, OSError) else None
 
 
 def write_text_durably(path: Path, text: str) -> None:

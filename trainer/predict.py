@@ -111,9 +111,31 @@ class TrainedRun:
             FingerprintMismatchError: Names the fields that differ.
         """
         known = self.record.caches[side].identity.features
-        differences = differing_fields(known, features)  # type: ignore[arg-type]
+        differences = differing_fields(
+            known,
+            features,  # type: ignore[arg-type]
+            ("in the run", "here"),
+        )
         if differences:
-            raise FingerprintMismatchError(source, differences)
+            raise FingerprintMismatchError(
+                source,
+                differences,
+                f"Use what {self.path} was trained with, or train again with this.",
+            )
+
+    def check_number(self, caches: Caches) -> None:
+        """Refuse one cache where the run reads items and texts of different caches.
+
+        Raises:
+            RunFolderError: Says in which order it needs them.
+        """
+        num_given = 1 if isinstance(caches, FeatureCache) else len(caches)
+        backbones = {cache.identity.features_fingerprint for cache in self.record.caches}
+        if num_given < len(backbones):
+            raise RunFolderError(
+                f"{self.path}: got one cache, the run needs two: items, then texts. Name both: "
+                "--cache ITEMS --cache TEXTS."
+            )
 
     def open(self, caches: Caches) -> Source:
         """The caches as the task reads them, each checked against what it was trained on.
@@ -121,7 +143,9 @@ class TrainedRun:
         Raises:
             FingerprintMismatchError: Names the fields that differ.
             CacheError: Two caches cannot be joined.
+            RunFolderError: The run needs two caches.
         """
+        self.check_number(caches)
         source: Source = open_source(self.task, caches)
         for side, cache in enumerate(source.sides):
             self.check_features(dict(cache.manifest.identity.features), str(cache.path), side)

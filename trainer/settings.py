@@ -59,7 +59,10 @@ def with_overrides(config: SettingsT, overrides: Sequence[str]) -> SettingsT:
 
 def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
     """Each problem of a document as `path: what is wrong`, unknown keys with the nearest one."""
-    return [_explain_one(dict(detail), model) for detail in error.errors()]
+    details = error.errors()
+    # A list without its wrong entries may be too short: the entries are what is wrong.
+    inner = {detail["loc"][:end] for detail in details for end in range(len(detail["loc"]))}
+    return [_explain_one(dict(d), model) for d in details if d["loc"] not in inner]
 
 
 def _explain_one(detail: Mapping[str, Any], model: type[BaseModel]) -> str:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from trainer import FitConfig, FitReport, SideNetwork
 
     from .choices import CacheLike, DeviceName
-    from .model import Model
+    from .model import BackbonePlace, Model
     from .predicting import predict, predict_cached
 
 __all__ = [
@@ -177,8 +177,14 @@ def evaluate(
     return trainer.evaluate(run, opened(cache), split, device=device, progress=progress)
 
 
-def load(run: str | Path, *, device: DeviceName = "auto") -> Model:
+def load(run: str | Path, *, device: DeviceName = "auto", backbone: BackbonePlace = None) -> Model:
     """A trained run with its frozen backbone, ready for new samples.
+
+    Args:
+        run: A finished run.
+        device: Where to compute.
+        backbone: Folder or hub id of the backbone if it is not where it was; for retrieval one for
+            both sides, or that of the items and that of the texts.
 
     Raises:
         UserError: There is no such run or device, the run is not finished, or the backbone is
@@ -186,7 +192,7 @@ def load(run: str | Path, *, device: DeviceName = "auto") -> Model:
     """
     from .model import Model
 
-    return Model(run, device=device)
+    return Model(run, device=device, backbone=backbone)
 
 
 def UniPT(streams: Sequence[StreamSpec], **options: Any) -> SideNetwork:  # noqa: N802 - a network

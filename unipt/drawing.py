@@ -10,9 +10,11 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from cache_schema import UserError
+from extractor import as_rgb
 
 _BOX, _PAPER, _INK = (230, 30, 90), (255, 255, 255), (20, 20, 20)
 _SMALLEST_FONT = 11  # pixels; below this Pillow's own font cannot be read
+_PLACE = {"split", "row", "part", "file", "error"}  # columns that are no prediction
 
 
 def draw_prediction(folder: Path, sample: Mapping[str, Any], row: Mapping[str, Any]) -> Path | None:
@@ -31,7 +33,7 @@ def draw_prediction(folder: Path, sample: Mapping[str, Any], row: Mapping[str, A
     """
     if "box" not in row:
         raise UserError(
-            f"--draw: the run predicts {sorted(set(row) - {'split', 'row', 'error'})!r}, needed a "
+            f"--draw: the run predicts {sorted(set(row) - _PLACE)!r}, needed a "
             "box. Leave it out, or use a run of --task grounding."
         )
     if row["box"] is None:
@@ -39,7 +41,7 @@ def draw_prediction(folder: Path, sample: Mapping[str, Any], row: Mapping[str, A
     source = sample["image"]
     # As the backbone read it: a rotation noted in EXIF data is not applied.
     with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
-        image = opened.convert("RGB")
+        image = as_rgb(opened)
     image = with_box(image, row["box"], str(sample["text"]), row["score"])
     part = f"-{sample['part']}" if "part" in sample else ""
     path = folder / f"{row['split']}-{row['row']}{part}.png"

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Side = Literal["items", "texts"]
 _SIDES: tuple[Side, Side] = ("items", "texts")
+BackbonePlace = str | Path | Sequence[str | Path] | None
+"""Where a run's frozen backbones lie now: one place for all, or those of items and of texts."""
 
 
 class Model:
@@ -37,8 +39,15 @@ class Model:
         run: The trained side network, with its settings and task.
     """
 
-    def __init__(self, run: str | Path | TrainedRun, *, device: DeviceName = "auto") -> None:
+    def __init__(
+        self,
+        run: str | Path | TrainedRun,
+        *,
+        device: DeviceName = "auto",
+        backbone: BackbonePlace = None,
+    ) -> None:
         self.run: TrainedRun = load_run(run, device) if isinstance(run, str | Path) else run
+        self._places = places_of(self.run, backbone)
         self._sides: dict[int, FrozenSide] = {}
         self._encoded: dict[tuple[str, str, Side], Encoded] = {}
         if len(self.run.record.caches) == 1:
@@ -56,7 +65,7 @@ class Model:
             FingerprintMismatchError: It is not the one the run was trained with.
         """
         if number not in self._sides:
-            self._sides[number] = FrozenSide(self.run, number)
+            self._sides[number] = FrozenSide(self.run, number, self._places[number])
         return self._sides[number]
 
     def predict(self, samples: Sequence[Any], *, batch_size: int = 32) -> list[dict[str, Any]]:
@@ -73,8 +82,9 @@ class Model:
             why in `error`.
 
         Raises:
-            UserError: A sample is of the wrong kind, or a text is empty.
+            UserError: A sample is of the wrong kind, a text is empty, or the run finds things.
         """
+        refuse_retrieval(self.run)
         given = self._given(samples, self.side(0), batch_size)
         rows = self.predict_samples(iter(given), batch_size=batch_size)
         return [{k: v for k, v in row.items() if k != "probabilities"} for row in rows]
@@ -86,7 +96,11 @@ class Model:
 
         Where more than texts is read, `error` says why a file could not be, and its columns are
         None.
+
+        Raises:
+            UserError: The run finds things instead.
         """
+        refuse_retrieval(self.run)
         frozen = self.side(0)
         names: list[str] = []
         waiting: list[dict[str, Any]] = []  # failures before the columns are known
@@ -201,3 +215,33 @@ class Model:
         if known not in self._encoded:
             self._encoded[known] = encode_split(self.run, opened, split, side)
         return self._encoded[known]
+
+
+def places_of(run: TrainedRun, backbone: BackbonePlace) -> list[str | Path | None]:
+    """Where the backbone of each of a run's caches lies; None for where it was.
+
+    Raises:
+        UserError: More or fewer places than the run has backbones.
+    """
+    num_sides = len(run.record.caches)
+    if backbone is None or isinstance(backbone, str | Path):
+        return [backbone] * num_sides
+    if len(backbone) == 1:
+        return [*backbone] * num_sides
+    if len(backbone) != num_sides:
+        needed = "one for both sides, or two: of items, then of texts" if num_sides > 1 else "one"
+        raise UserError(f"--backbone: found {len(backbone)}, {run.path} needs {needed}.")
+    return [*backbone]
+
+
+def refuse_retrieval(run: TrainedRun) -> None:
+    """Predictions of new samples have no meaning for a run that finds things.
+
+    Raises:
+        UserError: Names what to do instead.
+    """
+    if run.config.task.name == "retrieval":
+        raise UserError(
+            f"{run.path}: is a run of retrieval, which searches a cache. Name the cache: "
+            "unipt predict --run RUN --cache CACHE SAMPLE; in Python: search(SAMPLE, items=CACHE)."
+        )

@@ -17,11 +17,12 @@ import numpy as np
 from PIL import Image
 
 from cache_schema import FeatureBatch, UserError, encoding, rounded
-from extractor import BackboneConfig, load_backbone, roles_read
+from extractor import BackboneConfig, BackboneNotFoundError, as_rgb, load_backbone, roles_read
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from extractor import Role
     from trainer import CacheExcerpt, TrainedRun
 
 # Texts are tokenised and sorted by length in windows: enough to make batches of equal lengths.
@@ -51,6 +52,7 @@ class FrozenSide:
     Args:
         run: The trained side network.
         side: Which of its caches: 0, or 1 for the texts of pairs.
+        backbone: Where it lies now, if not where it was; its weights decide whether it is the one.
 
     Attributes:
         backbone: Loaded and checked.
@@ -59,17 +61,17 @@ class FrozenSide:
 
     Raises:
         FingerprintMismatchError: The backbone is another one now; names what differs.
+        UserError: It is not where it was.
     """
 
-    def __init__(self, run: TrainedRun, side: int = 0) -> None:
+    def __init__(self, run: TrainedRun, side: int = 0, backbone: str | Path | None = None) -> None:
         excerpt = run.record.caches[side]
-        chosen = BackboneConfig.from_spec(excerpt.backbone)
+        chosen, self.reads = backbone_of(excerpt, backbone)
         self.backbone = load_backbone(chosen, run.device)
         # What training read was rounded as it was stored; so is what prediction reads.
         self._encoding = encoding(excerpt.encoding)
         features: dict[str, object] = {**self.backbone.identity, **self._encoding.identity}
-        run.check_features(features, f"backbone {excerpt.backbone.name}", side)
-        self.reads = roles_read(chosen)
+        run.check_features(features, f"backbone {chosen.name}", side)
         self.texts = texts_of(excerpt)
         self._task = run.task
 
@@ -127,6 +129,29 @@ class FrozenSide:
             for name, stream in batch.streams.items()
         }
         return replace(batch, streams=streams)
+
+
+def backbone_of(
+    excerpt: CacheExcerpt, place: str | Path | None
+) -> tuple[BackboneConfig, tuple[Role, ...]]:
+    """How a cache's backbone is loaded again, and what it reads; nothing is loaded.
+
+    Args:
+        excerpt: Of the cache.
+        place: Where the backbone lies now; None for where it was.
+
+    Raises:
+        UserError: It is not there; names the flag that says where it is.
+    """
+    chosen = BackboneConfig.from_spec(excerpt.backbone)
+    if place is not None:
+        chosen = chosen.model_copy(update={"name": str(place), "revision": None})
+    try:
+        return chosen, roles_read(chosen)
+    except BackboneNotFoundError as error:
+        raise BackboneNotFoundError(
+            f"{error} If the backbone lies elsewhere now, name its folder with --backbone."
+        ) from error
 
 
 def texts_of(excerpt: CacheExcerpt) -> int | None:
@@ -194,7 +219,10 @@ def _picture(position: int, role: str, given: object) -> object:
     if role == "video" and isinstance(given, list | tuple) and given:
         return [_picture(position, "image", frame) for frame in given]
     if isinstance(given, Image.Image) and role != "regions":
-        return _encoded(given)
+        try:
+            return _encoded(given)
+        except ValueError as error:
+            raise UserError(f"{role} {position}: {error}. Convert it to RGB.") from error
     kinds = {
         "image": "a path, bytes or a PIL image",
         "video": "a path, bytes or a list of frames",
@@ -212,5 +240,5 @@ def _size(source: str | Path | bytes) -> np.ndarray:
 def _encoded(image: Image.Image) -> bytes:
     """The bytes of a file with exactly these pixels: backbones decode images themselves."""
     buffer = io.BytesIO()
-    image.convert("RGB").save(buffer, format="PNG", compress_level=1)
+    as_rgb(image).save(buffer, format="PNG", compress_level=1)
     return buffer.getvalue()

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cache_schema import SilentProgress, UserError
-from extractor import BackboneConfig, DataConfig, open_data, roles_read
+from extractor import DataConfig, open_data
 from trainer import encode_split, load_run, predict_split, rank_both_ways
 
 from .choices import CacheLike, DeviceName, checked, data_paths, opened
 from .drawing import draw_prediction
-from .model import Model
-from .online import texts_of
+from .model import BackbonePlace, Model, places_of, refuse_retrieval
+from .online import backbone_of, texts_of
 
 if TYPE_CHECKING:
     from cache_schema import Progress
     from trainer import CacheExcerpt
 
 _READ_AT_ONCE = 2048  # rows of a file
+_TOP = 10
 
 
 def predict(
@@ -32,6 +34,7 @@ def predict(
     on_error: Literal["fail", "skip"] = "fail",
     device: DeviceName = "auto",
     batch_size: int = 32,
+    backbone: BackbonePlace = None,
     draw: str | Path | None = None,
     progress: Progress | None = None,
     **columns: Any,
@@ -47,20 +50,24 @@ def predict(
             never stop anything: they get a row without a prediction.
         device: Where to compute.
         batch_size: Samples per forward pass.
+        backbone: Folder or hub id of the backbone if it is not where it was.
         draw: Folder for the images with the boxes of grounding drawn on them.
         progress: Where to report; nowhere if not given.
-        **columns: Any other field of `extractor.DataConfig`: image_column, media_root ...
+        **columns: Any other field of `extractor.DataConfig`: image_column, splits ...
 
     Yields:
-        `split` and `row` (counted from 0 in its source) and the columns of the prediction; where
-        images or videos are read, also `error`, and where cells list several texts, also `part`.
+        `split` and `row` (counted from 0 in its source) and the columns of the prediction. Where
+        cells list several texts, also `part`. Where images, videos or regions are read, also
+        `error` and `file`: the path as the data has it, below the folder that was named (of a
+        list of frames the first); None for bytes.
 
     Raises:
         UserError: The data cannot be read, or the run cannot be used.
     """
     reports = progress or SilentProgress()
     trained = load_run(run, device)
-    reads = roles_read(BackboneConfig.from_spec(trained.record.cache.backbone))
+    refuse_retrieval(trained)
+    _, reads = backbone_of(trained.record.cache, places_of(trained, backbone)[0])
     asked = {
         "data": data_paths([data]),
         "reads": reads,
@@ -76,23 +83,37 @@ def predict(
     for note in source.notes:
         reports.say(note)
     _refuse_other_texts(source.inputs, trained.record.cache)
-    model = Model(trained)
+    model = Model(trained, backbone=backbone)
+    media = next((role for role in reads if role != "text"), None)
     with reports.meter("predict", sum(source.splits.values()), "samples") as meter:
         for split, count in source.splits.items():
             starts = range(0, count, _READ_AT_ONCE)
             waiting: deque[Mapping[str, Any]] = deque()
             read = (s for i in starts for s in source.samples(split, i, i + _READ_AT_ONCE))
-            samples = read if draw is None else _noted(read, waiting)
+            samples = _noted(read, waiting)
             ids = source.sample_rows(split).tolist()
             parts = source.rows[split].parts
             found = model.predict_samples(samples, batch_size=batch_size)
             for place, (row, values) in enumerate(zip(ids, found, strict=True)):
                 meter.advance(1)
-                part = {} if parts is None else {"part": int(parts[place])}
-                found_row = {"split": split, "row": row, **part, **values}
+                sample = waiting.popleft()
+                found_row = {"split": split, "row": row}
+                if parts is not None:
+                    found_row["part"] = int(parts[place])
+                if media is not None:
+                    found_row["file"] = _file_of(sample[media], source.roots[split])
+                found_row |= values
                 if draw is not None:
-                    draw_prediction(Path(draw), waiting.popleft(), found_row)
+                    draw_prediction(Path(draw), sample, found_row)
                 yield found_row
+
+
+def _file_of(source: object, root: Path | None) -> str | None:
+    """A sample's file as the data names it: below the data's folder where it lies there."""
+    first = source[0] if isinstance(source, list) else source
+    if not isinstance(first, str):
+        return None
+    return first if root is None else first.removeprefix(f"{root}{os.sep}")
 
 
 def _refuse_other_texts(inputs: Mapping[str, str], excerpt: CacheExcerpt) -> None:
@@ -118,7 +139,7 @@ def predict_cached(
     cache: CacheLike | Sequence[CacheLike],
     split: str = "test",
     *,
-    top: int = 10,
+    top: int | None = None,
     device: DeviceName = "auto",
     progress: Progress | None = None,
 ) -> Iterator[dict[str, Any]]:
@@ -129,7 +150,7 @@ def predict_cached(
         cache: A cache of the run's own hidden states; for retrieval that of the items, then that
             of the texts.
         split: Which split.
-        top: How many matches of each query, of retrieval.
+        top: How many matches of each query, of retrieval; 10 if not given.
         device: Where to compute.
         progress: Where to report; nowhere if not given.
 
@@ -143,12 +164,18 @@ def predict_cached(
     """
     trained, caches = load_run(run, device), opened(cache)
     if trained.record.config.task.name != "retrieval":
+        if top is not None:
+            raise UserError(
+                f"--top: {trained.path} finds nothing, it is of another task than "
+                "retrieval. Leave it out."
+            )
         for row in predict_split(trained, caches, split, progress):
             yield {"split": split, **row}
         return
+    trained.check_number(caches)
     items = encode_split(trained, caches[0], split, "items", progress)
     texts = encode_split(trained, caches[-1], split, "texts", progress)
-    for row in rank_both_ways(items, texts, top):
+    for row in rank_both_ways(items, texts, top or _TOP):
         yield {"split": split, **row}
 
 

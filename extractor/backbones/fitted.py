@@ -19,6 +19,8 @@ from .processor import recipe_of
 
 # ViltImageProcessor's limit of the longer side, in shorter sides: that of COCO's detectors.
 _LONGEST = 1333 / 800
+# Of an ImageRecipe's identity, what holds for images of any size.
+_OF_COLOURS = ("interpolation", "mean", "std", "decoding")
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class FittedRecipe:
         if self.is_exact:
             sizes = {"size": list(self.colours.size)}
         of_colours = self.colours.identity
-        return {**sizes, **{key: of_colours[key] for key in ("interpolation", "mean", "std")}}
+        return {**sizes, **{key: of_colours[key] for key in _OF_COLOURS}}
 
 
 def fitted_recipe(

@@ -24,6 +24,8 @@ _CONVERT = (
     " AutoModel.from_pretrained(s).save_pretrained(d);"
     ' AutoProcessor.from_pretrained(s).save_pretrained(d)"'
 )
+_SAVE_TIMM = "timm.models.save_for_hf(MODEL, FOLDER, safe_serialization=True)"
+_SAVE = f"MODEL.save_pretrained(FOLDER), of timm {_SAVE_TIMM}"
 _TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.txt", "vocab.json", "merges.txt",
@@ -90,6 +92,11 @@ def resolve_backbone(config: BackboneConfig) -> ResolvedBackbone:
             return _inspect(config.name, config.name, alias.hub_id, None, packaged)
         return _from_hub(config, alias.hub_id)
     path = Path(config.name).expanduser()
+    if path.is_file():
+        raise UnsupportedBackboneError(
+            f"{config.name}: is a file, needed a folder with config.json and its weights. Save the "
+            f"model as one, {_SAVE}, and name the folder."
+        )
     if path.is_dir():
         if config.revision is not None:
             raise UnknownBackboneError(
@@ -136,8 +143,8 @@ def _inspect(
 ) -> ResolvedBackbone:
     if not (folder / "config.json").is_file():
         raise UnsupportedBackboneError(
-            f"{name}: no config.json in {folder}, needed a model saved by transformers. "
-            f"There are {sorted(p.name for p in folder.iterdir())!r}."
+            f"{name}: no config.json in {folder}, needed a model saved by transformers or timm. "
+            f"There are {sorted(p.name for p in folder.iterdir())!r}. Save one: {_SAVE}."
         )
     tokenizer = [folder / file for file in _TOKENIZER_FILES if (folder / file).is_file()]
     processor = [folder / file for file in _PROCESSOR_FILES if (folder / file).is_file()]
@@ -167,6 +174,11 @@ def _weights(name: str, model: str, folder: Path) -> tuple[Path, ...]:
                 "Copy or download the model again."
             )
         return tuple(folder / shard for shard in shards)
+    if "architecture" in json.loads((folder / "config.json").read_text(encoding="utf-8")):
+        raise UnsupportedBackboneError(
+            f"{name}: {folder} has the config.json of a timm model and no model.safetensors. "
+            f"Save both: {_SAVE_TIMM}."
+        )
     pickled = "only pytorch_model*.bin" if any(folder.glob("pytorch_model*.bin")) else "none"
     raise UnsupportedBackboneError(
         f"{name}: weights in safetensors are needed, {model} has {pickled}; pickled weights can "

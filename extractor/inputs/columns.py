@@ -167,6 +167,9 @@ def _media(
     if len(left) == 1:
         notes.append(f"{role}: column {left[0]!r}, the only one with {several}")
         return left[0]
+    is_of_videos = role == "image" and any(
+        facts[c].media == "video" or c.strip().lower() == "video" for c in free
+    )
     raise _cannot_be_told(
         f"which column holds the {several}",
         named or left,
@@ -174,6 +177,7 @@ def _media(
         free,
         config,
         f"--{role}-column",
+        " Videos are read with --frames N." if is_of_videos else "",
     )
 
 
@@ -223,12 +227,13 @@ def _cannot_be_told(
     free: Sequence[str],
     config: DataConfig,
     flag: str,
+    hint: str = "",
 ) -> MissingColumnError:
     said = f"{found!r} could all be it" if found else f"none looks like {kind}"
     named = [*config.targets, *config.keys]
     aside = f"; {named!r} is named as target or key" if named else ""
     return MissingColumnError(
-        f"--data: {what} cannot be told, {said} among {free!r}{aside}. Say it with {flag}."
+        f"--data: {what} cannot be told, {said} among {free!r}{aside}. Say it with {flag}.{hint}"
     )
 
 

@@ -16,6 +16,7 @@ from .errors import DataError
 _SUFFIXES = {
     "image": (
         ".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
+        ".jfif", ".jp2", ".avif",
     ),
     "video": (
         ".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp",
@@ -43,7 +44,8 @@ def split_folders(
     if next(_files(folder, role), None) is None:
         return None
     inside = [p for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith(".")]
-    filled = [p for p in inside if next(_files(p, role), None) is not None]
+    above = (os.path.realpath(folder),)
+    filled = [p for p in inside if next(_files(p, role, above), None) is not None]
     splits = [split_of(path) for path in filled]
     if filled and None not in splits and not any(_directly(folder, role)):
         found: dict[str, Path] = {}
@@ -56,6 +58,16 @@ def split_folders(
             found[str(split)] = path
         return found
     return {split_of(folder) or "train": folder}
+
+
+def unread_files(folder: Path, role: str) -> str | None:
+    """How many files of the folder of one split have other endings, in words; None if none has."""
+    names = [path.name for path in _walk(folder) if not path.name.startswith(".")]
+    others = [name for name in names if not _is_one(name, role)]
+    if not others:
+        return None
+    endings = ", ".join(sorted({Path(name).suffix.lower() or "none" for name in others})[:5])
+    return f"{folder}: {len(others):,} files with other endings are not read ({endings})"
 
 
 def list_media(folder: Path, role: str) -> dict[str, list[str]]:
@@ -83,10 +95,21 @@ def _directly(folder: Path, role: str) -> Iterator[Path]:
     return (p for p in folder.iterdir() if _is_one(p.name, role) and p.is_file())
 
 
-def _files(folder: Path, role: str) -> Iterator[Path]:
-    for at, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(at, name) for name in files if _is_one(name, role))
+def _files(folder: Path, role: str, above: tuple[str, ...] = ()) -> Iterator[Path]:
+    return (path for path in _walk(folder, above) if _is_one(path.name, role))
+
+
+def _walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
+    """Every file below a folder; links are followed, but never back to a folder on the way."""
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.is_dir():
+                yield folder / entry.name
+            elif not entry.name.startswith("."):
+                yield from _walk(folder / entry.name, (*above, real))
 
 
 def _is_one(name: str, role: str) -> bool:

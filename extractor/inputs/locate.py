@@ -218,6 +218,11 @@ def _locate_media(folder: Path, reads: Sequence[Role]) -> list[Location]:
     role = reads[0] if len(reads) == 1 and reads[0] != "text" else None
     splits = None if role is None else split_folders(folder.absolute(), role, _split_of_folder)
     if splits is None:
+        if role == "image" and split_folders(folder.absolute(), "video", _split_of_folder):
+            raise DataError(
+                f"{folder}: has videos and no images. Say how many frames of each to read: "
+                "--frames N."
+            )
         also = "" if role is None else f", {role}s, folders of them named after classes"
         raise DataError(
             f"{folder}: has {[p.name for p in folder.iterdir()][:10]!r}, needed files named after "

@@ -17,6 +17,7 @@ from .cells import column_facts
 from .columns import Columns, choose_columns
 from .config import DataConfig
 from .errors import BadRowError, DataError
+from .folders import unread_files
 from .groups import merge_repeated
 from .loading import load_splits
 from .locate import Location, hub_commit, locate
@@ -74,7 +75,7 @@ def open_data(config: DataConfig) -> SampleSource:
         splits=splits,
         inputs=inputs,
         targets=targets,
-        notes=(*_stale(opened.places), *opened.columns.notes, *notes),
+        notes=(*_stale(opened.places), *_unread(opened), *opened.columns.notes, *notes),
         rows_identity=identity,
         skipped=found.skipped,
         tables={split: table.select_columns(names) for split, table in opened.loaded.items()},
@@ -111,6 +112,16 @@ def _stale(places: list[Location]) -> list[str]:
         for place in places
         if place.hub_id is not None and hub_commit(place.hub_id) is None
     ]
+
+
+def _unread(opened: _Opened) -> list[str]:
+    """What lies in folders of images or videos and is none, to go by its name."""
+    found = (
+        unread_files(place.paths[0], place.media)
+        for place in opened.places
+        if place.media is not None and place.split in opened.loaded
+    )
+    return [note for note in found if note is not None]
 
 
 def _refuse_missing(config: DataConfig, missing: frozenset[str], paths: list[str]) -> None:

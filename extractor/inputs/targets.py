@@ -127,6 +127,23 @@ def read_target(
             f"--target: column {name!r} is {found!r}, needed one type. Convert one of them."
         )
     kind = "number" if len(kinds) > 1 else (kinds or {"number"}).pop()
+    try:
+        return _read_kind(kind, name, columns, class_names, untyped=untyped)
+    except pa.ArrowInvalid as error:
+        raise DataError(
+            f"--target: column {name!r} has numbers too large for int64 or float64 ({error}). "
+            f"Keep it as a name with --key {name}, or leave it out: choose others with --target."
+        ) from error
+
+
+def _read_kind(
+    kind: str,
+    name: str,
+    columns: Mapping[str, pa.ChunkedArray],
+    class_names: Sequence[str] | None,
+    *,
+    untyped: bool,
+) -> TargetData:
     if kind == "other":
         types = sorted({str(column.type) for column in columns.values()})
         raise DataError(
@@ -265,10 +282,9 @@ def _read_lists(
     of_strings: bool,
 ) -> TargetData:
     flat = {s: pc.list_flatten(c) for s, c in columns.items()}
-    offsets = {}
-    for split, column in columns.items():
-        lengths = pc.list_value_length(column).fill_null(0).to_numpy()
-        offsets[split] = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    offsets = {
+        s: _ends(pc.list_value_length(c).fill_null(0).to_numpy()) for s, c in columns.items()
+    }
     if of_strings:
         encoded = {s: _encode(c.cast(pa.large_string())) for s, c in flat.items()}
         words = {word for _, dictionary in encoded.values() for word in dictionary}
@@ -278,8 +294,19 @@ def _read_lists(
     else:
         numbers = {s: _nans(c.cast(pa.float64()).to_numpy()) for s, c in flat.items()}
         return TargetData(TargetSpec(name=name, kind="numbers"), numbers, offsets)
+    codes = {}
+    for split, column in columns.items():
+        # A list that is missing is one missing category: an empty one says that none applies.
+        absent = column.is_null().to_numpy()
+        codes[split] = np.insert(joined.values[split], offsets[split][:-1][absent], -1)
+        offsets[split] = _ends(np.diff(offsets[split]) + absent)
     spec = joined.spec.model_copy(update={"kind": "categories"})
-    return TargetData(spec, joined.values, offsets)
+    return TargetData(spec, codes, offsets)
+
+
+def _ends(lengths: np.ndarray) -> np.ndarray:
+    """(rows + 1,) int64: where the entries of each row begin, and the end."""
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
 
 def _nans(values: np.ndarray) -> np.ndarray:

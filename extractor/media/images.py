@@ -12,6 +12,8 @@ from typing import TypeVar
 
 from PIL import Image
 
+from ..rgb import as_rgb
+
 ImageSource = str | Path | bytes
 """A file, or its bytes."""
 
@@ -31,7 +33,7 @@ def load_image(source: ImageSource) -> Image.Image:
     """
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            return image.convert("RGB")
+            return as_rgb(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise unreadable(source, error) from error
 

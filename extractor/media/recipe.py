@@ -15,6 +15,8 @@ from PIL import Image
 from pydantic import JsonValue
 from torch import Tensor
 
+from ..rgb import DECODING
+
 InterpolationName = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 
 
@@ -92,6 +94,7 @@ class ImageRecipe:
             "mean": list(self.mean),
             "std": list(self.std),
             "halves": self.halves,
+            "decoding": DECODING,
         }
 
     def _cut_centre(self, image: Image.Image) -> Image.Image:

@@ -6,6 +6,7 @@ from .base import (
     RowMasks,
     SideFeatures,
     SideNetwork,
+    setting_for,
 )
 from .build import NetworkConfig, build_network
 from .ladder import LadderConfig
@@ -28,4 +29,5 @@ __all__ = [
     "WeightedSumConfig",
     "build_network",
     "load_released",
+    "setting_for",
 ]

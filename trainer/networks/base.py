@@ -105,11 +105,34 @@ def check_same_rows(network: str, names: Sequence[str], batch: FeatureBatch) -> 
     """
     counts = [batch.streams[name].layout.num_rows for name in names]
     if len(set(counts)) > 1:
+        axes = {
+            name: 0 if stream.grid is None else stream.grid.shape[1]
+            for name, stream in batch.streams.items()
+        }
+        setting = setting_for(network, axes)
+        advice = f"Add --set {setting}, which is made for them, or choose" if setting else "Choose"
         raise IncompatibleNetworkError(
             f"network {network}: streams {list(names)!r} have {counts} rows, needed the same "
-            "positions in all. Choose network.streams that share positions, or the "
-            "network.structure (of unipt) or network.block (of lst) made for these streams."
+            f"positions in all. {advice} network.streams that share positions."
         )
+
+
+def setting_for(network: str, axes: Mapping[str, int]) -> str | None:
+    """The setting with which unipt or lst reads all streams of a cache; None if none is needed.
+
+    Args:
+        network: Its name.
+        axes: Each stream and how many axes its positions have; 2 are maps.
+    """
+    if len(axes) < 2:
+        return None
+    are_maps = all(count == 2 for count in axes.values())
+    if network != "unipt":
+        return "network.block=conv" if network == "lst" and are_maps else None
+    if are_maps:
+        return "network.preset=vse-image"
+    is_embedding = [*axes][-1] == "embedding"
+    return f"network.{'preset=clip4clip' if is_embedding else 'structure=encoder-decoder'}"
 
 
 def wide(values: Tensor) -> Tensor:

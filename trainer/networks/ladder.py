@@ -187,12 +187,13 @@ class Ladder(SideNetwork):
         regions = find_regions({name: batch.streams[name] for name in larger}, batch.streams[last])
         pooled = []
         for name in names:
-            values = batch.streams[name].values
-            layers = [values[:, at] for at in self.sources[name]]
-            if name != last:
-                layers = [region_means(layer, regions[name]) for layer in layers]
-            if layers:
-                pooled.append(torch.stack(layers, dim=1))
+            values, positions = batch.streams[name].values, list(self.sources[name])
+            if positions and name == last:
+                # Picked, not stacked: autocast on a CPU joins no float16, as states are stored.
+                pooled.append(values[:, positions])
+            elif positions:
+                means = [region_means(values[:, at], regions[name]) for at in positions]
+                pooled.append(torch.stack(means, dim=1))
         return pooled
 
 

@@ -118,11 +118,12 @@ class ClassificationTask(TaskOptions):
         """Targets by class *name*, so a cache that numbers them otherwise reads right."""
         column = cache.target(self.target)
         labels = Labels.of(column, samples)
-        missing = samples[labels.counts() == 0]
-        if missing.size and not self.is_multi_label:
+        missing = samples[labels.missing]
+        if missing.size:
+            none = " (an empty list where none applies)" if self.is_multi_label else ""
             raise TargetError(
                 f"target {self.target!r}: {name_samples(missing)} without a label. "
-                "Label them, or leave these rows out of the data."
+                f"Label them{none}, or leave these rows out of the data."
             )
         codes = labels.distinct
         names = label_names(column, codes)

@@ -25,12 +25,12 @@ class Labels:
     Attributes:
         codes: (m,) int64, as stored, without missing ones.
         positions: (m,) int64, which of the n samples each code belongs to.
-        num_samples: n.
+        missing: (n,) bool: samples whose labels are not known; an empty list is none.
     """
 
     codes: np.ndarray
     positions: np.ndarray
-    num_samples: int
+    missing: np.ndarray
 
     @classmethod
     def of(cls, column: TargetColumn, samples: np.ndarray) -> Labels:
@@ -44,21 +44,20 @@ class Labels:
             codes = labels.values
         # An integer target may well be -1; only categories have a code for "missing".
         present = np.ones(len(codes), bool) if column.spec.classes is None else codes != MISSING
-        return cls(codes[present], positions[present], len(samples))
+        kept, given = (
+            np.bincount(p, minlength=len(samples)) for p in (positions[present], positions)
+        )
+        return cls(codes[present], positions[present], (kept == 0) & (given > 0))
 
     @property
     def distinct(self) -> np.ndarray:
         """Sorted distinct codes."""
         return np.unique(self.codes)
 
-    def counts(self) -> np.ndarray:
-        """(n,) int64: labels of each sample."""
-        return np.bincount(self.positions, minlength=self.num_samples)
-
     def having_other_than(self, codes: np.ndarray) -> np.ndarray:
         """(n,) bool: samples with a label that is not among `codes`."""
         strange = ~np.isin(self.codes, codes)
-        return np.bincount(self.positions[strange], minlength=self.num_samples) > 0
+        return np.bincount(self.positions[strange], minlength=len(self.missing)) > 0
 
 
 def label_names(column: TargetColumn, codes: np.ndarray) -> list[str]:

@@ -32,7 +32,6 @@ class ScoredAnswers:
         is_answer: (m,) bool, False for a missing one.
         scores: (m,) float32.
         offsets: (questions + 1,) int64.
-        needs_answer: Whether a question without an answer is an error: where each has one.
         num_answers: A.
         score_lengths: (questions,) int64, scores of each question; None without scores.
     """
@@ -42,7 +41,6 @@ class ScoredAnswers:
     is_answer: np.ndarray
     scores: np.ndarray
     offsets: np.ndarray
-    needs_answer: bool
     num_answers: int
     score_lengths: np.ndarray | None
 
@@ -67,7 +65,6 @@ class ScoredAnswers:
             is_answer,
             np.ones(len(codes), np.float32) if found is None else found.values.astype(np.float32),
             offsets,
-            column.offsets is None,
             len(answers),
             None if found is None else found.lengths,
         )
@@ -76,10 +73,21 @@ class ScoredAnswers:
         """Look at what will be read.
 
         Raises:
-            TargetError: A question has no answer, where each has one; a score is missing or not
-                in [0, 1]; no question has any answer.
+            TargetError: A question's answer is missing, which an empty list is not; a score is
+                missing or not in [0, 1]; no question has any answer.
         """
         lengths = np.diff(self.offsets)[samples]
+        rows = self._rows(samples)
+        answered = np.repeat(np.arange(len(samples)), lengths)[self.is_answer[rows]]
+        has_none = ~np.isin(np.arange(len(samples)), answered)
+        # A list may be empty: in VQA v2, people may agree on no frequent answer. A missing one
+        # has an entry that is no answer, as a missing answer of its own is.
+        missing = samples[has_none if has_none.all() else has_none & (lengths > 0)]
+        if missing.size:
+            raise TargetError(
+                f"target {self.name!r}: {name_samples(missing)} without an answer. "
+                "Answer them, or leave these rows out of the data."
+            )
         if self.score_lengths is not None:
             uneven = samples[self.score_lengths[samples] != lengths]
             if uneven.size:
@@ -87,21 +95,12 @@ class ScoredAnswers:
                     f"target {self.name!r}: {name_samples(uneven)} with more or fewer scores than "
                     "answers, needed one for each. Correct the rows, or leave the scores out."
                 )
-        rows = self._rows(samples)
         strange = ~((self.scores[rows] >= 0) & (self.scores[rows] <= 1))
         if strange.any():
             bad = np.unique(np.repeat(samples, lengths)[strange])
             raise TargetError(
                 f"target {self.name!r}: {name_samples(bad)} with a score outside 0 to 1. "
                 "Correct these rows."
-            )
-        answered = np.repeat(np.arange(len(samples)), lengths)[self.is_answer[rows]]
-        missing = np.setdiff1d(np.arange(len(samples)), answered)
-        # A list may be empty: in VQA v2, people may agree on no frequent answer.
-        if missing.size and (self.needs_answer or missing.size == len(samples)):
-            raise TargetError(
-                f"target {self.name!r}: {name_samples(samples[missing])} without an answer. "
-                "Answer them, or leave these rows out of the data."
             )
 
     def dense(self, samples: np.ndarray) -> np.ndarray:

@@ -72,6 +72,13 @@ class WordLabels:
         """
         self._read(samples)
         labels = self.labels(samples)
+        owners = np.repeat(samples, labels.lengths)
+        missing = np.unique(owners[labels.values == MISSING])
+        if missing.size:
+            raise TargetError(
+                f"target {self.column.spec.name!r}: {name_samples(missing)} without a label for "
+                "each word. Label them, or leave these rows out of the data."
+            )
         num_words = np.array([len(self.rows[sample]) for sample in samples.tolist()])
         uneven = samples[labels.lengths != num_words]
         if uneven.size:
@@ -81,13 +88,6 @@ class WordLabels:
                 f"labels than words (sample {uneven[0]}: {labels.lengths[first]} labels, "
                 f"{num_words[first]} words), needed one for each word between spaces. Correct "
                 "these rows, or leave them out of the data."
-            )
-        owners = np.repeat(samples, labels.lengths)
-        missing = np.unique(owners[labels.values == MISSING])
-        if missing.size:
-            raise TargetError(
-                f"target {self.column.spec.name!r}: {name_samples(missing)} without a label for "
-                "each word. Label them, or leave these rows out of the data."
             )
 
     def labels(self, samples: np.ndarray) -> Ragged:

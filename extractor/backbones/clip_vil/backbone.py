@@ -20,6 +20,7 @@ from cache_schema import (
     StreamSpec,
 )
 
+from ...rgb import DECODING
 from ..base import Measured, Prepared, Sample
 from ..config import BackboneConfig
 from ..device import pick_device, resolve_precision
@@ -180,7 +181,11 @@ def load(
             **file_identity(resolved, config),
             "tokenizer": digest(resolved.tokenizer),
             "architecture": "unipt/ClipViL",
-            "image": {"shortest": recipe.shortest, "longest": recipe.longest},
+            "image": {
+                "shortest": recipe.shortest,
+                "longest": recipe.longest,
+                "decoding": DECODING,
+            },
             "max_length": length,
             "layers": layers,
             "final_norms": [None] * len(layers),

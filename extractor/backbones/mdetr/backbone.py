@@ -20,6 +20,7 @@ from cache_schema import (
     StreamSpec,
 )
 
+from ...rgb import DECODING
 from ..base import Measured, Prepared, Sample
 from ..config import BackboneConfig
 from ..device import pick_device, resolve_precision
@@ -188,7 +189,12 @@ def load(
             **file_identity(resolved, config),
             "tokenizer": digest([resolved.folder / "tokenizer.json"]),
             "architecture": "unipt/MDETR",
-            "image": {"shortest": recipe.shortest, "longest": recipe.longest, "alone": True},
+            "image": {
+                "shortest": recipe.shortest,
+                "longest": recipe.longest,
+                "alone": True,
+                "decoding": DECODING,
+            },
             "max_length": tokenizer.max_length,
             "layers": {s.name: [layer.index for layer in s.layers] for s in streams},
             "final_norms": {s.name: [layer.final_norm for layer in s.layers] for s in streams},
