@@ -128,7 +128,7 @@ def read_target(
         )
     kind = "number" if len(kinds) > 1 else (kinds or {"number"}).pop()
     try:
-        return _read_kind(kind, name, columns, class_names, untyped=untyped)
+        return _read_kind(kind, name, columns, class_names)
     except pa.ArrowInvalid as error:
         raise DataError(
             f"--target: column {name!r} has numbers too large for int64 or float64 ({error}). "
@@ -141,8 +141,6 @@ def _read_kind(
     name: str,
     columns: Mapping[str, pa.ChunkedArray],
     class_names: Sequence[str] | None,
-    *,
-    untyped: bool,
 ) -> TargetData:
     if kind == "other":
         types = sorted({str(column.type) for column in columns.values()})
