@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     )
     from .settings import explain, with_overrides
     from .tasks import (
+        FIRST_TOKENS,
         ClassificationConfig,
         RegressionConfig,
         RetrievalConfig,
@@ -82,6 +83,7 @@ _HOMES = {
     ),
     "settings": ("explain", "with_overrides"),
     "tasks": (
+        "FIRST_TOKENS",
         "ClassificationConfig",
         "RegressionConfig",
         "RetrievalConfig",
@@ -93,6 +95,7 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "FIRST_TOKENS",
     "CacheExcerpt",
     "CheckpointMismatchError",
     "ClassificationConfig",

@@ -18,7 +18,7 @@ from trainer import (
     load_run,
 )
 
-from .online import FrozenSide, sample_of
+from .online import FrozenSide
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,9 +63,10 @@ class Model:
         """One mapping per sample: `label` and `score` for classification, `value` for regression.
 
         Args:
-            samples: What the backbone reads: texts or pairs of texts; paths, bytes or PIL images;
-                paths of videos or lists of frames; or mappings from role to these, in which the
-                `regions` of an image are the path or the bytes of an npz file.
+            samples: What the backbone reads: texts (where words are aligned also lists of their
+                words) or pairs of texts; paths, bytes or PIL images; paths of videos or lists of
+                frames; or mappings from role to these, in which the `regions` of an image are the
+                path or the bytes of an npz file.
             batch_size: Samples per forward pass.
 
         Returns:
@@ -75,8 +76,7 @@ class Model:
         Raises:
             UserError: A sample is of the wrong kind, or a text is empty.
         """
-        reads = self.side(0).reads
-        given = [sample_of(position, sample, reads) for position, sample in enumerate(samples)]
+        given = self.side(0).samples(samples)
         rows = self.predict_samples(iter(given), batch_size=batch_size)
         return [{k: v for k, v in row.items() if k != "probabilities"} for row in rows]
 
@@ -120,7 +120,7 @@ class Model:
         """
         check_retrieval(self.run)
         frozen = self.side(min(_SIDES.index(side), len(self.run.record.caches) - 1))
-        given = [sample_of(position, s, frozen.reads) for position, s in enumerate(samples)]
+        given = frozen.samples(samples)
         vectors = []
         for window in frozen.windows(given, batch_size):
             for reason in window.failures.values():

@@ -55,6 +55,7 @@ class FrozenSide:
     Attributes:
         backbone: Loaded and checked.
         reads: Roles of its samples: `text`, `image`, `video`, `regions`.
+        lists_hold_words: Whether a list is a text, word by word; else it is a pair of texts.
 
     Raises:
         FingerprintMismatchError: The backbone is another one now; names what differs.
@@ -67,9 +68,17 @@ class FrozenSide:
         features: dict[str, object] = {**self.backbone.identity, "encoding": excerpt.encoding}
         run.check_features(features, f"backbone {excerpt.backbone.name}", side)
         self.reads = roles_read(chosen)
+        self.lists_hold_words = chosen.align == "words"
         self._task = run.task
         # What training read was rounded to the stored dtype; so is what prediction reads.
         self._stored_dtype = encoding(excerpt.encoding).dtype
+
+    def samples(self, given: Sequence[Any]) -> list[dict[str, Any]]:
+        """By role, what a user wrote for each; see `sample_of`."""
+        return [
+            sample_of(position, each, self.reads, lists_hold_words=self.lists_hold_words)
+            for position, each in enumerate(given)
+        ]
 
     def windows(self, samples: Iterable[Mapping[str, Any]], batch_size: int) -> Iterator[Window]:
         """Hidden states of samples by role, a window at a time; the next one is prepared meanwhile.
@@ -127,7 +136,9 @@ class FrozenSide:
         return replace(batch, streams=streams)
 
 
-def sample_of(position: int, given: object, reads: Sequence[str]) -> dict[str, Any]:
+def sample_of(
+    position: int, given: object, reads: Sequence[str], *, lists_hold_words: bool = False
+) -> dict[str, Any]:
     """One sample by role, from what a user wrote for it.
 
     Args:
@@ -136,12 +147,13 @@ def sample_of(position: int, given: object, reads: Sequence[str]) -> dict[str, A
             of its frames; the path or bytes of an npz file of regions; for several roles a
             mapping from role to one of these, or a tuple in the order of `reads`.
         reads: Roles that are needed.
+        lists_hold_words: Whether a list is a text, word by word; then a tuple is a pair.
 
     Raises:
         UserError: It is something else, or a text is empty.
     """
     if reads == ("text",):
-        return {"id": position, **_texts(position, given)}
+        return {"id": position, **_texts(position, given, lists_hold_words)}
     if len(reads) == 1:
         return {"id": position, reads[0]: _picture(position, reads[0], given)}
     if isinstance(given, tuple) and len(given) == len(reads):
@@ -155,20 +167,38 @@ def sample_of(position: int, given: object, reads: Sequence[str]) -> dict[str, A
     for role in reads:
         part = given[role]
         found |= (
-            _texts(position, part) if role == "text" else {role: _picture(position, role, part)}
+            _texts(position, part, lists_hold_words)
+            if role == "text"
+            else {role: _picture(position, role, part)}
         )
     return found
 
 
-def _texts(position: int, given: object) -> dict[str, str]:
-    parts = (given,) if isinstance(given, str) else given
+def _texts(position: int, given: object, lists_hold_words: bool) -> dict[str, Any]:
+    is_one = isinstance(given, str) or (lists_hold_words and isinstance(given, list))
+    parts = (given,) if is_one else given
     if (
         not isinstance(parts, tuple | list)
         or len(parts) not in (1, 2)
-        or not all(isinstance(part, str) and part.strip() for part in parts)
+        or not all(
+            (isinstance(part, str) and part.strip())
+            or (lists_hold_words and place == 0 and _are_words(part))
+            for place, part in enumerate(parts)
+        )
     ):
-        raise UserError(f"text {position}: found {given!r}, needed a text or a pair of texts.")
+        words = ", a list of words" if lists_hold_words else ""
+        raise UserError(
+            f"text {position}: found {given!r}, needed a text{words} or a pair of texts."
+        )
     return dict(zip(("text", "text_pair"), parts, strict=False))
+
+
+def _are_words(given: object) -> bool:
+    return (
+        isinstance(given, list)
+        and all(isinstance(word, str) for word in given)
+        and any(word.strip() for word in given)
+    )
 
 
 def _picture(position: int, role: str, given: object) -> object:

@@ -58,12 +58,13 @@ def predict(
     """
     reports = progress or SilentProgress()
     trained = load_run(run, device)
-    reads = roles_read(BackboneConfig.from_spec(trained.record.cache.backbone))
+    backbone = BackboneConfig.from_spec(trained.record.cache.backbone)
     asked = {
         "data": (str(data),),
-        "reads": reads,
+        "reads": roles_read(backbone),
         "text_column": text_column,
         "text_pair_column": text_pair_column,
+        "lists_hold_words": backbone.align == "words",
         "guess_targets": False,
         "unique": False,  # every row gets its prediction
         "on_error": on_error,

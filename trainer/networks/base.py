@@ -20,6 +20,12 @@ RowMasks = Mapping[str, Tensor]
 """Stream name to (N,) bool: True for rows that others may read and that means count."""
 
 
+_MADE_FOR_SEVERAL = {
+    "unipt": "set network.structure to maps, or to encoder-decoder (two streams).",
+    "lst": "set network.block to conv, for maps.",
+}
+
+
 class IncompatibleNetworkError(UserError):
     """A network cannot be built for these streams, or with this combination of options."""
 
@@ -55,10 +61,12 @@ class SideNetwork(nn.Module):
 
     Attributes:
         out_width: E, numbers per output row.
-        has_token_rows: Whether there is an output row for each row of the last stream.
+        row_stream: The stream whose samples and rows the output has.
+        has_token_rows: Whether there is an output row for each row of that stream.
     """
 
     out_width: int
+    row_stream: str
     has_token_rows = True
 
     def forward(self, batch: FeatureBatch, masks: RowMasks | None = None) -> SideFeatures:
@@ -107,8 +115,8 @@ def check_same_rows(network: str, names: Sequence[str], batch: FeatureBatch) -> 
     if len(set(counts)) > 1:
         raise IncompatibleNetworkError(
             f"network {network}: streams {list(names)!r} have {counts} rows, needed the same "
-            "positions in all. Choose network.streams that share positions, or the "
-            "network.structure (of unipt) or network.block (of lst) made for these streams."
+            f"positions in all. Read one of them: --set 'network.streams=[\"{names[-1]}\"]'; or "
+            + _MADE_FOR_SEVERAL[network]
         )
 
 
