@@ -96,7 +96,9 @@ class ExtractConfig(BaseModel):
     )
     max_length: int | None = Field(default=None, ge=1, description="tokens per sample at most")
     align: Literal["none", "words"] = Field(
-        default="none", description="words: also store which token each word begins with"
+        default="none",
+        description="words: also store which token each word begins with; a list in the text "
+        "column is then one text, word by word",
     )
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, mps")
     batch_size: int | None = Field(
@@ -162,6 +164,7 @@ class ExtractConfig(BaseModel):
             splits=self.splits,
             text_column=self.text_column,
             text_pair_column=self.text_pair_column,
+            lists_hold_words=self.align == "words",
             image_column=self.image_column,
             video_column=self.video_column,
             regions_column=self.regions_column,

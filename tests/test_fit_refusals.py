@@ -15,7 +15,7 @@ from training_caches import (
     target_cache,
 )
 
-from cache_schema import CacheError, TargetSpec
+from cache_schema import CacheError, Ragged, TargetSpec
 from trainer import ConfigError, IncompatibleNetworkError, NonFiniteLossError, TargetError, fit
 
 
@@ -55,6 +55,29 @@ def with_tags(tmp_path):
     return tags_cache(tmp_path / "cache")
 
 
+NO_VALIDATION = {"train": 40, "test": 40}
+
+
+def with_unlike_labels(tmp_path):
+    names = tuple(f"x{at}" for at in range(80))
+    spec = TargetSpec(name="label", kind="category", classes=names)
+    return target_cache(tmp_path / "cache", spec, np.arange(80), splits=NO_VALIDATION)
+
+
+def with_ten_rows(tmp_path):
+    return label_cache(tmp_path / "cache", splits={"train": 10, "test": 10})
+
+
+def with_three_rows(tmp_path):
+    return label_cache(tmp_path / "cache", splits={"train": 3, "test": 10})
+
+
+def with_listed_numbers(tmp_path):
+    spec = TargetSpec(name="tags", kind="numbers")
+    rows = Ragged.from_rows([[0.5, 2.0]] * 80, np.float64)
+    return target_cache(tmp_path / "cache", spec, rows)
+
+
 REGRESSION = {"task": "regression", "target": "score"}
 
 
@@ -74,6 +97,16 @@ REGRESSION = {"task": "regression", "target": "score"}
         (with_label_only_in_test, ["validation.split=test"], {}, TargetError, ["'odd'"]),
         (with_tags, ["task.label_smoothing=0.1"], {"target": "tags"}, TargetError,
          ["task.label_smoothing", "several labels"]),
+        (with_unlike_labels, [], {}, ConfigError,
+         ["'10% held out of train'", "Samples 1", "stayed in training", "no other has", "'x"]),
+        (with_unlike_labels, [], {"task": "token-classification"}, TargetError, ["'category'"]),
+        (with_ten_rows, [], {}, ConfigError, ["has 1 sample", "--set validation.fraction=0.2"]),
+        (with_ten_rows, ["validation.fraction=0.001"], {}, ConfigError, ["'0.1% held out"]),
+        (with_three_rows, [], {}, ConfigError, ["has 1 sample", "Extract more"]),
+        (with_listed_numbers, [], {"target": "tags"}, TargetError,
+         ["'numbers'", "whole numbers, or lists of them", "choose another"]),
+        (with_listed_numbers, [], {"task": "regression", "target": "tags"}, TargetError,
+         ["'numbers'", "one number for each sample"]),
     ],
 )  # fmt: skip
 def test_what_cannot_be_trained_is_refused_by_name(tmp_path, make, overrides, task, error, words):

@@ -62,7 +62,7 @@ def contents() -> Contents:
     return Contents(
         streams={"tokens": states},
         targets={"tags": (spec, Ragged.from_rows(labels, np.int64))},
-        inputs={"word_rows": Ragged.from_rows(rows, np.int32)},
+        inputs={"first_tokens": Ragged.from_rows(rows, np.int32)},
     )
 
 
@@ -84,7 +84,7 @@ def predicted(run: Path, cache: FeatureCache, samples: np.ndarray) -> list[list[
     from dataclasses import replace
 
     loaded = load_run(run, "cpu", "float32")
-    facts = loaded.task.facts({"word_rows": cache.input("word_rows", samples)})
+    facts = loaded.task.facts({"first_tokens": cache.input("first_tokens", samples)})
     (part,) = loaded.predict([replace(cache.gather(samples), targets=facts)])
     return part.columns["labels"]
 
@@ -128,7 +128,7 @@ def test_a_word_is_labelled_by_its_first_token(trained) -> None:
         from dataclasses import replace
 
         moved = [np.array(rows[s]) + shift * (np.array(rows[s]) >= 0) for s in samples.tolist()]
-        facts = loaded.task.facts({"word_rows": moved})
+        facts = loaded.task.facts({"first_tokens": moved})
         (part,) = loaded.predict([replace(batch, targets=facts)])
         pairs = zip(part.columns["labels"], samples.tolist(), strict=True)
         return float(
@@ -273,7 +273,7 @@ def single_labels(given: Contents) -> None:
     [
         (unlabelled, ["sample 0", "without a label"]),
         (one_more, ["sample 9", "4 labels, 3 words"]),
-        (not_aligned, ["'word_rows'", "--align words"]),
+        (not_aligned, ["'first_tokens'", "--align words"]),
         (single_labels, ["'category'", "--task classification"]),
     ],
 )
@@ -313,7 +313,7 @@ def test_rows_are_where_the_tokenizer_begins_each_word(tmp_path, family: str) ->
 
     prepared = backbone.prepare([{"id": at, "text": text} for at, text in enumerate(texts)])
 
-    rows = prepared.inputs["word_rows"]
+    rows = prepared.inputs["first_tokens"]
     backend = backbone._encode.__closure__
     tokenizer = next(c.cell_contents for c in backend if hasattr(c.cell_contents, "_backend"))
     for at, text in enumerate(texts):
@@ -327,7 +327,7 @@ def test_rows_are_where_the_tokenizer_begins_each_word(tmp_path, family: str) ->
     assert (rows[0] >= 0).all()
     assert (np.diff(rows[0]) > 0).all()
     assert rows[2][-1] == -1
-    assert backbone.stored_inputs[-1] == "word_rows"
+    assert backbone.stored_inputs[-1] == "first_tokens"
 
 
 def tagged_file(path: Path) -> list[dict]:
@@ -384,7 +384,7 @@ def test_a_cache_without_words_is_not_continued_with_them(tmp_path) -> None:
     unipt.extract(str(tmp_path / "bert"), str(tmp_path / "train.jsonl"), **options)
 
     with pytest.raises(
-        FingerprintMismatchError, match=r"inputs: \['token_ids', 'word_rows'\] here"
+        FingerprintMismatchError, match=r"inputs: \['token_ids', 'first_tokens'\] here"
     ):
         unipt.extract(
             str(tmp_path / "bert"), str(tmp_path / "train.jsonl"), align="words", **options

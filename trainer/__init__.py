@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     )
     from .settings import explain, nearest_setting, with_overrides
     from .tasks import (
+        FIRST_TOKENS,
         ClassificationConfig,
         RegressionConfig,
         RetrievalConfig,
@@ -84,6 +85,7 @@ _HOMES = {
     ),
     "settings": ("explain", "nearest_setting", "with_overrides"),
     "tasks": (
+        "FIRST_TOKENS",
         "ClassificationConfig",
         "RegressionConfig",
         "RetrievalConfig",
@@ -95,6 +97,7 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "FIRST_TOKENS",
     "CacheExcerpt",
     "CheckpointMismatchError",
     "ClassificationConfig",

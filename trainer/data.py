@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,9 @@ from .config import FitConfig
 from .errors import ConfigError
 from .order import held_out
 from .sources import Caches, Source, open_source
-from .tasks import TargetReader, Task
+from .tasks import RetrievalConfig, TargetReader, Task
+from .tasks.base import name_samples
+from .tasks.labels import Labels, label_column, label_names
 
 
 @dataclass(frozen=True)
@@ -54,15 +57,18 @@ def open_data(config: FitConfig, caches: Caches, world_size: int) -> FitData:
     """
     source = open_source(config.task, caches)
     train = source.split(config.train_split)
-    train, validation, name = _divide(config, source, train)
+    train, validation, name, kept = _divide(config, source, train)
     # Ranks read equal parts, and correlations need two samples.
     needed = max(2, world_size)
-    for split, samples in ((config.train_split, train), (name, validation)):
-        if len(samples) < needed:
-            raise ConfigError(
-                f"split {split!r}",
-                [f"has {len(samples)} sample(s), needed at least {needed}. Extract more"],
-            )
+    if len(train) < needed:
+        raise ConfigError(
+            f"split {config.train_split!r}",
+            [f"has {len(train)} sample(s) to train on, needed at least {needed}. Extract more"],
+        )
+    if len(validation) < needed:
+        found = f"has {len(validation)} sample(s), needed at least {needed}"
+        advice = _how_to_validate(config, source, train, validation, kept, needed)
+        raise ConfigError(f"split {name!r}", [f"{found}. {advice}"])
     others = {name: validation}
     for split in source.split_names:
         if split not in (config.train_split, name):
@@ -77,8 +83,8 @@ def open_data(config: FitConfig, caches: Caches, world_size: int) -> FitData:
 
 def _divide(
     config: FitConfig, source: Any, train: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, str]:
-    """Training samples, validation samples, and what to call the latter."""
+) -> tuple[np.ndarray, np.ndarray, str, np.ndarray]:
+    """Training samples, validation samples, what to call the latter, and which could not be any."""
     split = config.validation.split
     if split is None and "validation" in source.split_names:
         split = "validation"
@@ -87,17 +93,60 @@ def _divide(
             "validation.split", [f"is {split!r} like train_split. Leave it out to hold out a part"]
         )
     if split is not None:
-        return train, source.split(split), split
-    name = f"{config.validation.fraction:.0%} held out of {config.train_split}"
+        return train, source.split(split), split, train[:0]
+    name = f"{100 * config.validation.fraction:.3g}% held out of {config.train_split}"
     # All texts of an item are held out together: it would be known from training otherwise.
     numbers, group = np.unique(train.reshape(len(train), -1)[:, 0], return_inverse=True)
     if len(numbers) < 2:
-        return train, train[:0], name
+        return train, train[:0], name, train[:0]
     chosen = held_out(len(numbers), config.validation.fraction)[group]
     # A label of held-out samples only cannot be learned: those samples stay in training.
     positions = np.flatnonzero(chosen)
-    chosen[positions[config.task.unlearnable(source, train[~chosen], train[chosen])]] = False
-    return train[~chosen], train[chosen], name
+    kept = positions[config.task.unlearnable(source, train[~chosen], train[chosen])]
+    chosen[kept] = False
+    return train[~chosen], train[chosen], name, train[kept]
+
+
+def _how_to_validate(
+    config: FitConfig,
+    source: Any,
+    train: np.ndarray,
+    validation: np.ndarray,
+    kept: np.ndarray,
+    needed: int,
+) -> str:
+    """What gives more validation samples.
+
+    Args:
+        config: Of the run.
+        source: The cache.
+        train: Samples.
+        validation: Too few samples.
+        kept: Those that were held out at first and are trained on, because of their labels.
+        needed: How many would do.
+    """
+    if config.validation.split is not None or "validation" in source.split_names:
+        return "Extract more, or choose another split: --set validation.split=NAME"
+    if len(kept):
+        assert not isinstance(config.task, RetrievalConfig), "pairs have no labels"
+        column = label_column(source, config.task.target)
+        all_codes, others = (
+            Labels.of(column, samples).codes for samples in (train, np.setdiff1d(train, kept))
+        )
+        rare = np.setdiff1d(Labels.of(column, kept).codes, others)
+        names = ", ".join(map(repr, label_names(column, rare[:5])))
+        repeated = len(np.unique(all_codes)) < len(all_codes)
+        fraction = f"--set validation.fraction={min(0.5, 2 * config.validation.fraction):g}"
+        instead = f"hold out more: {fraction}" if repeated else "choose a target of such labels"
+        return (
+            f"{name_samples(kept).capitalize()} stayed in training, because no other has their "
+            f"label(s) {names}{' ...' if len(rare) > 5 else ''}. Add samples, so that labels "
+            f"repeat, or {instead}"
+        )
+    total = len(train) + len(validation)
+    if total < 2 * needed:
+        return "Extract more"
+    return f"Hold out more: --set validation.fraction={math.ceil(100 * needed / total) / 100:g}"
 
 
 def _notes(source: Source) -> tuple[str, ...]:

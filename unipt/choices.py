@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from cache_schema import CacheError, FeatureCache, UserError
-from trainer import ConfigError, FitConfig, explain, with_overrides
+from cache_schema import CacheError, FeatureCache, SilentProgress, UserError
+from trainer import FIRST_TOKENS, ConfigError, FitConfig, explain, with_overrides
 
 if TYPE_CHECKING:
     from cache_schema import Progress
@@ -28,7 +28,8 @@ def fit_config(
     settings: Mapping[str, Any],
     progress: Progress | None = None,
 ) -> FitConfig:
-    """The settings of `fit`, with target and task guessed where there is only one choice."""
+    """The settings of `fit`, with target, task and network's structure guessed if not given."""
+    reports = progress or SilentProgress()
     chosen: dict[str, Any]
     if task == "retrieval" or (task is None and len(caches) > 1):
         chosen = {"name": "retrieval", "key": target}
@@ -37,10 +38,10 @@ def fit_config(
     else:
         if target is None:
             target = _only_target(caches[0])
-            if progress is not None:
-                progress.say(f"target: {target!r}, the only one in the cache")
-        chosen = {"name": task or _task_of(caches[0], target), "target": target}
-    data = {"task": chosen, "network": {"name": network}, **settings}
+            reports.say(f"target: {target!r}, the only one in the cache")
+        chosen = {"name": task or _task_of(caches[0], target, reports), "target": target}
+    read = _what_to_read(caches, chosen["name"], network, overrides, reports)
+    data = {"task": chosen, "network": {"name": network, **read}, **settings}
     return with_overrides(checked(FitConfig, data, "fit"), overrides)
 
 
@@ -93,8 +94,14 @@ def _only_target(cache: FeatureCache) -> str:
     return names[0]
 
 
-def _task_of(cache: FeatureCache, target: str) -> str:
+def _task_of(cache: FeatureCache, target: str, reports: Progress) -> str:
     kind = cache.target(target).spec.kind
+    if kind in ("categories", "numbers") and FIRST_TOKENS in cache.manifest.inputs:
+        reports.say(
+            f"task: token-classification of {target!r}, because the cache knows where words begin "
+            "(--task classification for labels of whole texts)"
+        )
+        return "token-classification"
     if kind in ("category", "categories"):
         return "classification"
     if kind == "number":
@@ -104,3 +111,27 @@ def _task_of(cache: FeatureCache, target: str) -> str:
         "Say --task: classification and regression read one value of each sample, vqa lists of "
         "answers, grounding boxes."
     )
+
+
+def _what_to_read(
+    caches: Sequence[FeatureCache],
+    task: str,
+    network: str,
+    overrides: Sequence[str],
+    reports: Progress,
+) -> dict[str, Any]:
+    """Settings by which a network reads an encoder-decoder, where none of them is given."""
+    given = {override.partition("=")[0].strip() for override in overrides}
+    told = {f"network.{name}" for name in ("preset", "structure", "streams", "stream")}
+    if len(caches) != 1 or given & told:
+        return {}
+    if [stream.name for stream in caches[0].manifest.streams] != ["encoder", "decoder"]:
+        return {}
+    if task == "token-classification":
+        reports.say("network: reads the encoder, whose tokens are those of the words")
+        is_probe = network not in ("unipt", "lst")
+        return {"stream": "encoder"} if is_probe else {"streams": ["encoder"]}
+    if network == "unipt":
+        reports.say("network.structure: encoder-decoder, as the backbone is")
+        return {"structure": "encoder-decoder"}
+    return {}

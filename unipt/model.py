@@ -18,7 +18,7 @@ from trainer import (
     load_run,
 )
 
-from .online import FrozenSide, sample_of
+from .online import FrozenSide
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,9 +72,10 @@ class Model:
         """One mapping per sample: `label` and `score` for classification, `value` for regression.
 
         Args:
-            samples: What the backbone reads: texts or pairs of texts; paths, bytes or PIL images;
-                paths of videos or lists of frames; or mappings from role to these, in which the
-                `regions` of an image are the path or the bytes of an npz file.
+            samples: What the backbone reads: texts (where words are aligned also lists of their
+                words) or pairs of texts; paths, bytes or PIL images; paths of videos or lists of
+                frames; or mappings from role to these, in which the `regions` of an image are the
+                path or the bytes of an npz file.
             batch_size: Samples per forward pass.
 
         Returns:
@@ -204,10 +205,7 @@ class Model:
             raise UserError(f"samples: found {samples!r}, needed a list of samples: [{samples!r}].")
         if batch_size < 1:
             raise UserError(f"batch_size: found {batch_size}, needed 1 or more.")
-        return [
-            sample_of(position, sample, frozen.reads, frozen.texts)
-            for position, sample in enumerate(samples)
-        ]
+        return frozen.samples(samples)
 
     def _searched(self, cache: Any, split: str, side: Side) -> Encoded:
         opened = cache if isinstance(cache, FeatureCache) else FeatureCache.open(cache)

@@ -57,7 +57,7 @@ class FrozenSide:
     Attributes:
         backbone: Loaded and checked.
         reads: Roles of its samples: `text`, `image`, `video`, `regions`.
-        texts: How many texts a sample has, 1 or 2; None if the cache did not record it.
+        texts: What a text of a sample may be.
 
     Raises:
         FingerprintMismatchError: The backbone is another one now; names what differs.
@@ -72,8 +72,14 @@ class FrozenSide:
         self._encoding = encoding(excerpt.encoding)
         features: dict[str, object] = {**self.backbone.identity, **self._encoding.identity}
         run.check_features(features, f"backbone {chosen.name}", side)
-        self.texts = texts_of(excerpt)
+        self.texts = TextForm.of(excerpt, chosen)
         self._task = run.task
+
+    def samples(self, given: Sequence[Any]) -> list[dict[str, Any]]:
+        """By role, what a user wrote for each; see `sample_of`."""
+        return [
+            sample_of(position, each, self.reads, self.texts) for position, each in enumerate(given)
+        ]
 
     def windows(self, samples: Iterable[Mapping[str, Any]], batch_size: int) -> Iterator[Window]:
         """Hidden states of samples by role, a window at a time; the next one is prepared meanwhile.
@@ -154,13 +160,38 @@ def backbone_of(
         ) from error
 
 
-def texts_of(excerpt: CacheExcerpt) -> int | None:
-    """How many texts a sample of a cache has, 1 or 2; None if it was not recorded."""
-    return 1 + ("text_pair" in excerpt.roles) if excerpt.roles else None
+@dataclass(frozen=True)
+class TextForm:
+    """What the texts of a sample are.
+
+    Attributes:
+        count: 1, or 2 for a pair; None if the cache did not record it.
+        lists_hold_words: Whether a list is a text, word by word; else it is a pair of texts.
+    """
+
+    count: int | None = None
+    lists_hold_words: bool = False
+
+    @classmethod
+    def of(cls, excerpt: CacheExcerpt, backbone: BackboneConfig) -> TextForm:
+        """That of a cache's samples."""
+        count = 1 + ("text_pair" in excerpt.roles) if excerpt.roles else None
+        return cls(count, backbone.align == "words")
+
+    @property
+    def needed(self) -> str:
+        """In words."""
+        text = "a text" + (" or a list of its words" if self.lists_hold_words else "")
+        if self.count is None:
+            return f"{text} or a pair of texts"
+        return f"{text if self.count == 1 else 'a pair of texts'}, which the run was trained with"
 
 
 def sample_of(
-    position: int, given: object, reads: Sequence[str], texts: int | None = None
+    position: int,
+    given: object,
+    reads: Sequence[str],
+    texts: TextForm = TextForm(),  # frozen
 ) -> dict[str, Any]:
     """One sample by role, from what a user wrote for it.
 
@@ -170,7 +201,7 @@ def sample_of(
             of its frames; the path or bytes of an npz file of regions; for several roles a
             mapping from role to one of these, or a tuple in the order of `reads`.
         reads: Roles that are needed.
-        texts: How many texts it has to have; None for either one or two.
+        texts: What a text has to be.
 
     Raises:
         UserError: It is something else, or a text is empty.
@@ -197,20 +228,28 @@ def sample_of(
     return found
 
 
-def _texts(position: int, given: object, count: int | None) -> dict[str, str]:
-    needed = {1: "a text", 2: "a pair of texts"}.get(count or 0, "a text or a pair of texts")
-    parts = (given,) if isinstance(given, str) else given
+def _texts(position: int, given: object, form: TextForm) -> dict[str, Any]:
+    is_one = isinstance(given, str) or (form.lists_hold_words and isinstance(given, list))
+    parts = (given,) if is_one else given
     if (
         not isinstance(parts, tuple | list)
-        or len(parts) not in ((1, 2) if count is None else (count,))
-        or not all(isinstance(part, str) and part.strip() for part in parts)
+        or len(parts) not in ((1, 2) if form.count is None else (form.count,))
+        or not all(
+            (isinstance(part, str) and part.strip())
+            or (form.lists_hold_words and place == 0 and _are_words(part))
+            for place, part in enumerate(parts)
+        )
     ):
-        raise UserError(f"text {position}: found {given!r}, needed {needed}{_trained_on(count)}.")
+        raise UserError(f"text {position}: found {given!r}, needed {form.needed}.")
     return dict(zip(("text", "text_pair"), parts, strict=False))
 
 
-def _trained_on(count: int | None) -> str:
-    return "" if count is None else ", which the run was trained with"
+def _are_words(given: object) -> bool:
+    return (
+        isinstance(given, list)
+        and all(isinstance(word, str) for word in given)
+        and any(word.strip() for word in given)
+    )
 
 
 def _picture(position: int, role: str, given: object) -> object:

@@ -15,11 +15,10 @@ from trainer import encode_split, load_run, predict_split, rank_both_ways
 from .choices import CacheLike, DeviceName, checked, data_paths, opened
 from .drawing import draw_prediction
 from .model import BackbonePlace, Model, places_of, refuse_retrieval
-from .online import backbone_of, texts_of
+from .online import TextForm, backbone_of
 
 if TYPE_CHECKING:
     from cache_schema import Progress
-    from trainer import CacheExcerpt
 
 _READ_AT_ONCE = 2048  # rows of a file
 _TOP = 10
@@ -67,12 +66,13 @@ def predict(
     reports = progress or SilentProgress()
     trained = load_run(run, device)
     refuse_retrieval(trained)
-    _, reads = backbone_of(trained.record.cache, places_of(trained, backbone)[0])
+    chosen, reads = backbone_of(trained.record.cache, places_of(trained, backbone)[0])
     asked = {
         "data": data_paths([data]),
         "reads": reads,
         "text_column": text_column,
         "text_pair_column": text_pair_column,
+        "lists_hold_words": chosen.align == "words",
         "guess_targets": False,
         "unique": False,  # every row gets its prediction
         "on_error": on_error,
@@ -82,7 +82,7 @@ def predict(
     source = open_data(checked(DataConfig, asked, "predict"))
     for note in source.notes:
         reports.say(note)
-    _refuse_other_texts(source.inputs, trained.record.cache)
+    _refuse_other_texts(source.inputs, TextForm.of(trained.record.cache, chosen))
     model = Model(trained, backbone=backbone)
     media = next((role for role in reads if role != "text"), None)
     with reports.meter("predict", sum(source.splits.values()), "samples") as meter:
@@ -116,18 +116,18 @@ def _file_of(source: object, root: Path | None) -> str | None:
     return first if root is None else first.removeprefix(f"{root}{os.sep}")
 
 
-def _refuse_other_texts(inputs: Mapping[str, str], excerpt: CacheExcerpt) -> None:
+def _refuse_other_texts(inputs: Mapping[str, str], form: TextForm) -> None:
     """Pairs of texts mean nothing to a run that was trained on single ones, nor the reverse.
 
     Raises:
         UserError: Names the columns and the flag that chooses another.
     """
-    if texts_of(excerpt) == 2 and "text_pair" not in inputs:
+    if form.count == 2 and "text_pair" not in inputs:
         raise UserError(
             f"--data: found the text {inputs['text']!r} alone, needed a pair of texts, which the "
             "run was trained with. Name the second with --text-pair-column."
         )
-    if texts_of(excerpt) == 1 and "text_pair" in inputs:
+    if form.count == 1 and "text_pair" in inputs:
         raise UserError(
             f"--data: found a pair, {inputs['text']!r} and {inputs['text_pair']!r}, needed one "
             "text, which the run was trained with. Name it with --text-column."

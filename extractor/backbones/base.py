@@ -17,8 +17,8 @@ from cache_schema import BackboneSpec, FeatureBatch, Ragged, StreamSpec
 
 Sample = Mapping[str, object]
 """One sample by role: `id` (source row), `view` (0: as it is), and what the backbone reads:
-`text`, `text_pair`, `image` (a path or encoded bytes), `video` (a path, or a list of images),
-`regions` (the path or the bytes of an npz file)."""
+`text` (or the list of its words), `text_pair`, `image` (a path or encoded bytes), `video` (a path,
+or a list of images), `regions` (the path or the bytes of an npz file)."""
 
 
 @dataclass(frozen=True, eq=False)

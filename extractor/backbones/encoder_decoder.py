@@ -5,7 +5,7 @@ B samples, T tokens of the longest, D width.
 The encoder reads `text`. The decoder reads its start token and then, shifted by it as in training,
 `text_pair` where there is one. Without a pair, families that classify with their decoder (BART)
 read the text once more, as their classification head does; T5 and its kin read the start token
-alone.
+alone. Words that are aligned are those of what the encoder reads.
 """
 
 from __future__ import annotations
@@ -26,7 +26,15 @@ from .device import pick_device, resolve_precision
 from .errors import UnsupportedBackboneError
 from .loading import load_model, load_tokenizer
 from .resolve import ResolvedBackbone
-from .text import keep_no_past, make_stream, max_length, probe_ids, text_identity, text_spec
+from .text import (
+    keep_no_past,
+    make_stream,
+    max_length,
+    probe_ids,
+    stored_inputs,
+    text_identity,
+    text_spec,
+)
 from .text_model import TOKEN_IDS, Encoded, Padded, TextModel
 from .tokenizer import TextTokenizer
 from .watching import describe_layers, watch
@@ -78,7 +86,7 @@ class EncodePairs:
     reads_text_again: bool
 
     def __call__(self, samples: Sequence[Sample]) -> Encoded:
-        """Token ids of both.
+        """Token ids of both, and the first tokens of words where those are aligned.
 
         Raises:
             BackboneError: A sample has no text, or some have a pair and others do not.
@@ -94,7 +102,7 @@ class EncodePairs:
             starts = np.full(len(samples), self.start, dtype=np.int32)
             decoder_ids = Ragged.from_lengths(starts, np.ones(len(samples), dtype=np.int64))
         return Encoded(
-            {TOKEN_IDS: ids, DECODER_IDS: decoder_ids},
+            {**sources.inputs, DECODER_IDS: decoder_ids},
             {ENCODER: ids.lengths, DECODER: decoder_ids.lengths},
             truncated,
         )
@@ -125,7 +133,12 @@ def load(
     length = max_length(resolved.name, model, tokenizer, config.max_length)
     family = str(model.config.model_type)
     encode = EncodePairs(
-        TextTokenizer(tokenizer, max_length=length, uses_segments=False),
+        TextTokenizer(
+            tokenizer,
+            max_length=length,
+            uses_segments=False,
+            aligns_words=config.align == "words",
+        ),
         None if family in _START_WITH_THE_LAST else _start(resolved.name, model),
         reads_text_again=family not in _READ_THE_START_ALONE,
     )
@@ -147,7 +160,7 @@ def load(
             **text_identity(resolved, config, model, tokenizer, precision, length),
             "decoder_reads": f"start, text_pair{' or text' * encode.reads_text_again}",
         },
-        stored_inputs=(TOKEN_IDS, DECODER_IDS),
+        stored_inputs=stored_inputs(config, TOKEN_IDS, DECODER_IDS),
         pad_id=int(tokenizer.pad_token_id or 0),
         device=model.device,
     )

@@ -73,6 +73,7 @@ KINDS: tuple[Kind, ...] = (
 )  # fmt: skip
 
 
+_ALIGNED = ("text", "encoder_decoder")
 _QUANTISED = ("text", "encoder_decoder", "vision", "dual", "joint")  # models of transformers
 
 
@@ -155,6 +156,11 @@ def check_settings(kind: Kind, config: BackboneConfig, modality: Modality) -> No
         raise BackboneError(
             f"{config.name}: quantize is {config.quantize!r}, which a {kind.name} cannot be. "
             "Leave it out."
+        )
+    if config.align != "none" and kind.module not in _ALIGNED:
+        raise BackboneError(
+            f"{config.name}: align is {config.align!r}, which needs a text encoder, a text decoder "
+            f"or an encoder-decoder, and this is a {kind.name}. Leave it out."
         )
     for setting, value in of_modality[modality].items():
         if value is not None:

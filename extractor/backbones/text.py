@@ -19,13 +19,13 @@ from cache_schema import BackboneSpec, StreamSpec
 from .config import BackboneConfig
 from .device import pick_device, resolve_precision
 from .errors import BackboneError, UnsupportedBackboneError
+from .first_tokens import FIRST_TOKENS
 from .identity import digest, file_identity
 from .loading import load_model, load_tokenizer
 from .resolve import ResolvedBackbone
 from .text_model import SEGMENT_IDS, TOKEN_IDS, TOKENS, Encoded, Padded, TextModel
 from .tokenizer import TextTokenizer, model_maximum
 from .watching import describe_layers, watch
-from .word_rows import WORD_ROWS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -87,7 +87,7 @@ def load(
         whole=whole,
         chosen=config.layers,
         identity=text_identity(resolved, config, model, tokenizer, precision, text.max_length),
-        stored_inputs=(TOKEN_IDS, WORD_ROWS) if config.align == "words" else (TOKEN_IDS,),
+        stored_inputs=stored_inputs(config, TOKEN_IDS),
         pad_id=int(tokenizer.pad_token_id or 0),
         device=model.device,
     )
@@ -138,6 +138,11 @@ def text_spec(
         num_parameters=sum(p.numel() for p in model.parameters()),
         options=options,
     )
+
+
+def stored_inputs(config: BackboneConfig, *ids: str) -> tuple[str, ...]:
+    """What a cache keeps of a text: its ids, and where its words begin if that was asked for."""
+    return (*ids, FIRST_TOKENS) if config.align == "words" else ids
 
 
 def image_size_option(config: BackboneConfig) -> JsonValue:

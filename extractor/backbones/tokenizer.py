@@ -12,8 +12,8 @@ from cache_schema import Ragged
 
 from .base import Sample
 from .errors import BackboneError, UnsupportedBackboneError
+from .first_tokens import FIRST_TOKENS, first_tokens, whole_text
 from .python_tokenizer import PythonTokenizer
-from .word_rows import WORD_ROWS, word_rows
 from .word_views import WordViews
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Tokens:
 
     Attributes:
         inputs: `token_ids`, `segment_ids` where the model tells the texts of a pair apart, and
-            `word_rows` where words are aligned.
+            `first_tokens` where words are aligned.
         lengths: (B,) int64, tokens of each sample, special ones included.
         truncated: (B,) bool, whether the sample was cut.
     """
@@ -73,7 +73,8 @@ class TextTokenizer:
     def tokenize(self, samples: Sequence[Sample]) -> Tokens:
         """Tokenise samples with a `text` and, in all of them or none, a `text_pair`.
 
-        Samples with a `view` above 0 have words of their first text masked, replaced or removed.
+        A `text` may be the list of its words. Samples with a `view` above 0 have words of their
+        first text masked, replaced or removed.
 
         Raises:
             BackboneError: A sample has no text, or some have a pair and others do not.
@@ -99,8 +100,9 @@ class TextTokenizer:
                     "align: words are dropped in augmented views, needed all of them to align "
                     "labels with words. Leave out --views or --align."
                 )
-            rows = [word_rows(e, _first(t)) for e, t in zip(encodings, texts, strict=True)]
-            inputs[WORD_ROWS] = Ragged.from_rows(rows, np.int32)
+            given = [sample["text"] for sample in samples]
+            rows = [first_tokens(e, t) for e, t in zip(encodings, given, strict=True)]  # type: ignore[arg-type]  # _texts has looked
+            inputs[FIRST_TOKENS] = Ragged.from_rows(rows, np.int32)
         truncated = np.array([bool(e.overflowing) for e in encodings], dtype=bool)
         return Tokens(inputs, token_ids.lengths, truncated)
 
@@ -111,11 +113,7 @@ class TextTokenizer:
             BackboneError: A sample has no text, or some have a pair and others do not.
         """
         texts = _texts(samples)
-        first = [
-            {**sample, "text": _first(text)} for sample, text in zip(samples, texts, strict=True)
-        ]
-        for sample in first:
-            sample.pop("text_pair", None)
+        first = [{k: v for k, v in sample.items() if k != "text_pair"} for sample in samples]
         pairs = [{"text": text[1]} for text in texts if isinstance(text, tuple)]
         return self.tokenize(first), self.tokenize(pairs) if pairs else None
 
@@ -140,6 +138,8 @@ def _texts(samples: Sequence[Sample]) -> list[str | tuple[str, str]]:
     texts: list[str | tuple[str, str]] = []
     for position, sample in enumerate(samples):
         text, pair = sample.get("text"), sample.get("text_pair")
+        if isinstance(text, list) and all(isinstance(word, str) for word in text):
+            text = whole_text(text)
         if not isinstance(text, str) or (has_pair and not isinstance(pair, str)):
             raise BackboneError(
                 f"sample {position}: text is {text!r}"

@@ -72,13 +72,13 @@ class WordViews:
         return np.array(sorted(known - self._special_ids))
 
 
-def word_of_tokens(encoding: Encoding, text: str, words: re.Pattern[str] = _WORD) -> np.ndarray:
+def word_of_tokens(encoding: Encoding, text: str) -> np.ndarray:
     """(T,) int64: the word of the first text that each token ends in; -1 for other tokens.
 
     White space that a tokenizer makes a token of belongs to the word behind it.
     """
     word_at = np.full(len(text) + 1, -1)
-    for number, found in enumerate(words.finditer(text)):
+    for number, found in enumerate(_WORD.finditer(text)):
         word_at[found.start() : found.end()] = number
     words_T = np.full(len(encoding.ids), -1)
     following = -1

@@ -20,6 +20,8 @@ _TEXT_NAMES = (
 )  # fmt: skip
 # Of texts that come with an image, looked for where none of the names above is there.
 _CAPTION_NAMES = ("captions", "caption", "texts", "sentences")
+# Of texts that are lists of words, looked for first where a list may be one text.
+_WORDS_NAMES = ("tokens", "words")
 _QUESTION_NAMES = ("question", "expression", "query")
 _PAIR_NAMES = (
     ("text", "text_pair"), ("text1", "text2"), ("text_1", "text_2"), ("text_a", "text_b"),
@@ -203,7 +205,10 @@ def _texts(
                     f"text pairs: columns {_quoted([*pair.values()], ' and ')}, by their names"
                 )
                 return pair
-    named: list[str] = []
+    words = _WORDS_NAMES if config.lists_hold_words else ()
+    named = [
+        by_name[name] for name in words if name in by_name and facts[by_name[name]].is_text_list
+    ]
     for names in (_TEXT_NAMES, _CAPTION_NAMES, _QUESTION_NAMES if taken else ()):
         found = [by_name[name] for name in names if name in by_name]
         named = named or [c for c in found if facts[c].is_text or facts[c].is_text_list]

@@ -38,6 +38,11 @@ class DataConfig(BaseModel):
     regions_column: str | None = Field(
         default=None, description="paths of .npz files of regions; null to guess by name"
     )
+    lists_hold_words: bool = Field(
+        default=False,
+        description="a list in the text column is one text, word by word; false: one text for "
+        "each entry",
+    )
     targets: tuple[str, ...] = Field(
         default=(), description="columns to keep beside the hidden states; empty to guess by name"
     )

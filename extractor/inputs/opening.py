@@ -39,7 +39,13 @@ class _Opened:
     roots: dict[str, Path | None]
 
     def check(self, config: DataConfig) -> CheckedRows:
-        return check_rows(self.loaded, self.columns.inputs, self.roots, config.on_error)
+        return check_rows(
+            self.loaded,
+            self.columns.inputs,
+            self.roots,
+            config.on_error,
+            lists_hold_words=config.lists_hold_words,
+        )
 
 
 def open_data(config: DataConfig) -> SampleSource:

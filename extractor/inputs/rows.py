@@ -19,7 +19,17 @@ from .cells import holds_bytes
 from .config import OnError
 from .errors import BadRowError, DataError
 from .media import MediaIndex, media_cells
-from .texts import TextHash, as_texts, is_blank, is_list, joined, list_lengths, value_at
+from .texts import (
+    TextHash,
+    as_texts,
+    is_blank,
+    is_list,
+    joined,
+    joined_words,
+    list_lengths,
+    value_at,
+    word_lists,
+)
 
 # Rows looked at together: some megabytes, also of encoded images.
 _ROWS_AT_ONCE = 8192
@@ -78,6 +88,8 @@ def check_rows(
     inputs: Mapping[str, str],
     roots: Mapping[str, Path | None],
     on_error: OnError,
+    *,
+    lists_hold_words: bool = False,
 ) -> CheckedRows:
     """Look at every cell of the inputs; files of images, videos and regions are not opened.
 
@@ -86,12 +98,13 @@ def check_rows(
         inputs: Role to column.
         roots: Split to the folder of its relative paths.
         on_error: What a row without a usable cell does.
+        lists_hold_words: Whether a list in the text column is one text.
 
     Raises:
         BadRowError: A cell is missing, blank or of a wrong type; or a whole column is.
         DataError: A split lacks a column.
     """
-    check = _Check(inputs)
+    check = _Check(inputs, lists_hold_words)
     splits = {}
     for split, rows in loaded.items():
         for name in inputs.values():
@@ -117,8 +130,9 @@ def check_rows(
 class _Check:
     """A walk over the rows of all splits."""
 
-    def __init__(self, inputs: Mapping[str, str]) -> None:
+    def __init__(self, inputs: Mapping[str, str], lists_hold_words: bool) -> None:
         self.inputs = inputs
+        self.lists_hold_words = lists_hold_words
         self.hashes = {role: TextHash() for role in inputs if role.startswith("text")}
         self.media = None if len(self.hashes) == len(inputs) else MediaIndex()
         self.skipped: list[SkippedRow] = []
@@ -141,9 +155,14 @@ class _Check:
             raise BadRowError(f"--data: no row of split {split!r} has {needed}. Check the column.")
         is_whole = len(chosen) == len(rows) and bool((chosen == np.arange(len(rows))).all())
         texts = self.inputs.get("text")
-        has_parts = texts is not None and is_list(table.features.arrow_schema.field(texts).type)
+        has_parts = texts is not None and self._lists_texts(
+            table.features.arrow_schema.field(texts).type
+        )
         all_parts = np.concatenate([parts for _, parts in found]) if has_parts else None
         return Rows(None if is_whole else chosen, all_parts)
+
+    def _lists_texts(self, kind: pa.DataType) -> bool:
+        return is_list(kind) and not self.lists_hold_words
 
     def _block(
         self, split: str, start: int, table: pa.Table, root: Path | None
@@ -152,14 +171,19 @@ class _Check:
         columns = {role: joined(table.column(name)) for role, name in self.inputs.items()}
         rows_C, parts_C = np.arange(len(table)), np.zeros(len(table), dtype=np.int64)
         wrong_C = np.zeros(len(table), dtype=bool)
-        if "text" in columns and is_list(columns["text"].type):
+        if "text" in columns and self._lists_texts(columns["text"].type):
             rows_C, parts_C, columns["text"] = explode(columns["text"])
             wrong_C = np.zeros(len(rows_C), dtype=bool)
         read: dict[str, Any] = {}
         for role, column in columns.items():
             name = self.inputs[role]
             if role.startswith("text"):
-                texts = as_texts(column, name)
+                holds_words = role == "text" and is_list(column.type)
+                texts = (
+                    joined_words(word_lists(column, name))
+                    if holds_words
+                    else as_texts(column, name)
+                )
                 if len(texts) != len(rows_C):
                     texts = texts.take(pa.array(rows_C))
                 read[role], bad_C = texts, is_blank(texts)

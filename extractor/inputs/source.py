@@ -16,7 +16,7 @@ from pydantic import JsonValue
 from .media import Media, MediaIndex, media_cells
 from .rows import Rows, SkippedRow, explode
 from .targets import TargetData
-from .texts import as_texts, joined
+from .texts import as_texts, is_list, joined, word_lists
 
 # Rows between chosen ones up to which a block is read whole: faster than reading row by row.
 _MAX_SPAN = 4
@@ -75,8 +75,8 @@ class SampleSource:
     def samples(self, split: str, start: int, stop: int) -> list[Mapping[str, Any]]:
         """Samples `start` to `stop - 1` of a split: `id` (source row) and each role that is read.
 
-        Where cells list several texts, `part` is the place of the sample's in its list. Safe to
-        call from several threads.
+        Where cells list several texts, `part` is the place of the sample's in its list; where
+        they list words, the text is that list. Safe to call from several threads.
         """
         rows = self.sample_rows(split)[start:stop]
         if len(rows) == 0:
@@ -95,6 +95,8 @@ class SampleSource:
                 list_rows, _, texts = explode(column)
                 at = np.searchsorted(list_rows, places) + parts[start:stop]
                 columns[role] = as_texts(texts, name).take(pa.array(at)).to_pylist()
+            elif role == "text" and is_list(column.type):
+                columns[role] = word_lists(column, name).take(pa.array(places)).to_pylist()
             else:
                 columns[role] = as_texts(column, name).take(pa.array(places)).to_pylist()
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

@@ -22,6 +22,7 @@ _BOOLEANS = {"false": False, "true": True}
 _MISSING = frozenset({"", "nan", "na", "n/a", "null", "none"})
 # Whole numbers with gaps are codes of classes when they are few, quantities when they are many.
 _MAX_GAPPED_CLASSES = 100
+_EXACT = 2**53  # below it float64 holds every whole number
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,10 +157,7 @@ def _read_kind(
         return _category(name, columns, [*class_names])
     if kind == "integer":
         return _read_integers(name, columns)
-    values = {s: c.cast(pa.float64()).to_numpy() for s, c in columns.items()}
-    return TargetData(
-        TargetSpec(name=name, kind="number"), {s: _nans(v) for s, v in values.items()}
-    )
+    return _read_numbers(name, {s: c.cast(pa.float64()).to_numpy() for s, c in columns.items()})
 
 
 def _kind(kind: pa.DataType) -> str:
@@ -254,6 +252,28 @@ def _read_integers(name: str, columns: Mapping[str, pa.ChunkedArray]) -> TargetD
         return _gapped(_named_category(name, encoded, words))
     values = {s: _nans(c.cast(pa.float64()).to_numpy()) for s, c in columns.items()}
     return TargetData(TargetSpec(name=name, kind="number"), values)
+
+
+def _read_numbers(name: str, values: Mapping[str, np.ndarray]) -> TargetData:
+    """Whole numbers are integers however they are written: one gap makes pandas write 1 as 1.0."""
+    present = np.concatenate([v[~np.isnan(v)] for v in values.values()])
+    distinct = np.unique(present)
+    is_whole = (np.abs(distinct) < _EXACT) & (distinct == np.rint(distinct))
+    if len(distinct) and is_whole.all():
+        if len(present) == sum(map(len, values.values())):
+            numbers = {s: v.astype(np.int64) for s, v in values.items()}
+            return TargetData(TargetSpec(name=name, kind="integer"), numbers)
+        if len(distinct) <= _MAX_GAPPED_CLASSES:
+            codes = {
+                s: np.where(np.isnan(v), -1, np.searchsorted(distinct, v))
+                for s, v in values.items()
+            }
+            classes = tuple(str(number) for number in distinct.astype(np.int64).tolist())
+            spec = TargetSpec(name=name, kind="category", classes=classes)
+            return _gapped(TargetData(spec, codes))
+    return TargetData(
+        TargetSpec(name=name, kind="number"), {s: _nans(v) for s, v in values.items()}
+    )
 
 
 def _gapped(target: TargetData) -> TargetData:

@@ -11,6 +11,9 @@ import pyarrow.compute as pc
 
 from .errors import BadRowError
 
+# ASCII's own mark between entries; white space to whoever trims it.
+_UNIT_SEPARATOR = pa.scalar("\x1f", pa.large_string())
+
 
 class TextHash:
     """A running sha256 over texts, the same however the rows are cut into chunks."""
@@ -67,6 +70,22 @@ def is_list(kind: pa.DataType) -> bool:
         or pa.types.is_fixed_size_list(kind)
         or pa.types.is_list_view(kind)
     )
+
+
+def word_lists(column: pa.Array, name: str) -> pa.LargeListArray:
+    """Lists of words, each word as it is; a row without a list has none.
+
+    Raises:
+        BadRowError: The lists hold no strings.
+    """
+    offsets = np.concatenate([[0], np.cumsum(list_lengths(column))])
+    words = as_texts(column.flatten(), name)
+    return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), words)
+
+
+def joined_words(lists: pa.LargeListArray) -> pa.LargeStringArray:
+    """One string for each list, null where a word is missing; other lists give other strings."""
+    return pc.binary_join(lists, _UNIT_SEPARATOR)
 
 
 def list_lengths(column: pa.Array) -> np.ndarray:

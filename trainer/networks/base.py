@@ -55,10 +55,12 @@ class SideNetwork(nn.Module):
 
     Attributes:
         out_width: E, numbers per output row.
-        has_token_rows: Whether there is an output row for each row of the last stream.
+        row_stream: The stream whose samples and rows the output has.
+        has_token_rows: Whether there is an output row for each row of that stream.
     """
 
     out_width: int
+    row_stream: str
     has_token_rows = True
 
     def forward(self, batch: FeatureBatch, masks: RowMasks | None = None) -> SideFeatures:
@@ -110,10 +112,10 @@ def check_same_rows(network: str, names: Sequence[str], batch: FeatureBatch) -> 
             for name, stream in batch.streams.items()
         }
         setting = setting_for(network, axes)
-        advice = f"Add --set {setting}, which is made for them, or choose" if setting else "Choose"
+        advice = f"Add --set {setting}, which is made for them, or read" if setting else "Read"
         raise IncompatibleNetworkError(
             f"network {network}: streams {list(names)!r} have {counts} rows, needed the same "
-            f"positions in all. {advice} network.streams that share positions."
+            f"positions in all. {advice} one of them: --set 'network.streams=[\"{names[-1]}\"]'."
         )
 
 

@@ -53,6 +53,7 @@ class EmbeddingUniPT(SideNetwork):
         guided = guided_layers(config, below, None)
         self.embedding_stream = anchor.name
         self.guided_streams = tuple(guided)
+        self.row_stream = anchor.name
         self.out_width = output_width(config, anchor)
         self.path = ParallelPath(
             config,

@@ -84,6 +84,7 @@ class EncoderDecoderUniPT(SideNetwork):
             )
         encoder, decoder = chosen
         self.encoder_stream, self.decoder_stream = encoder.name, decoder.name
+        self.row_stream = decoder.name
         self.out_width = output_width(config, decoder)
         reduced = reduced_width(config, self.out_width)
         self.encoder = SideStack(config, encoder, reduced, self.out_width)

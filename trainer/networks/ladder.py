@@ -124,6 +124,7 @@ class Ladder(SideNetwork):
         chosen = pick_streams(config.name, config.streams, streams)
         if config.block == "conv":
             check_maps(config.name, chosen)
+        self.row_stream = chosen[-1].name
         self.out_width = chosen[-1].width
         sizes = _block_sizes(config, self.out_width)
         stored = [(stream, at) for stream in chosen for at in range(len(stream.layers))]

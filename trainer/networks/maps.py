@@ -89,6 +89,7 @@ class MapUniPT(SideNetwork):
         self.regions = nn.ModuleList(
             RegionReading(config, widths[name], anchor.width) for name, _ in self.read_layers
         )
+        self.row_stream = anchor.name
         self.out_width = output_width(config, anchor)
         self.path = ParallelPath(
             config,

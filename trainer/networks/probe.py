@@ -78,14 +78,14 @@ class Probe(SideNetwork):
     def __init__(self, config: ProbeConfig, streams: Sequence[StreamSpec]) -> None:
         super().__init__()
         stream = _one_stream(config.name, config.stream, streams)
-        self.stream = stream.name
+        self.row_stream = stream.name
         self.position = _position(config.name, stream, config.layer)
         self.out_width = stream.width
 
     def forward(self, batch: FeatureBatch, masks: RowMasks | None = None) -> SideFeatures:
         """(N, D) float32 hidden states of the layer."""
         del masks
-        stream = batch.streams[self.stream]
+        stream = batch.streams[self.row_stream]
         return _features(stream, stream.values[:, self.position].float())
 
 
@@ -95,7 +95,7 @@ class MLPProbe(SideNetwork):
     def __init__(self, config: MLPProbeConfig, streams: Sequence[StreamSpec]) -> None:
         super().__init__()
         stream = _one_stream(config.name, config.stream, streams)
-        self.stream = stream.name
+        self.row_stream = stream.name
         self.position = _position(config.name, stream, config.layer)
         self.out_width = config.width or stream.width
         hidden = config.hidden or stream.width
@@ -106,7 +106,7 @@ class MLPProbe(SideNetwork):
     def forward(self, batch: FeatureBatch, masks: RowMasks | None = None) -> SideFeatures:
         """(N, E) outputs."""
         del masks
-        stream = batch.streams[self.stream]
+        stream = batch.streams[self.row_stream]
         rows_ND = stream.values[:, self.position].to(compute_dtype(self.hidden.weight))
         hidden_NH = self.dropout(F.gelu(self.hidden(rows_ND)))
         return _features(stream, self.output(hidden_NH))
@@ -118,14 +118,14 @@ class WeightedSum(SideNetwork):
     def __init__(self, config: WeightedSumConfig, streams: Sequence[StreamSpec]) -> None:
         super().__init__()
         stream = _one_stream(config.name, config.stream, streams)
-        self.stream = stream.name
+        self.row_stream = stream.name
         self.out_width = stream.width
         self.logits = nn.Parameter(torch.zeros(len(stream.layers)))
 
     def forward(self, batch: FeatureBatch, masks: RowMasks | None = None) -> SideFeatures:
         """(N, D) mixtures, and the same weights for every sample as `confidence`."""
         del masks
-        stream = batch.streams[self.stream]
+        stream = batch.streams[self.row_stream]
         weights_L = self.logits.softmax(dim=0)
         dtype = compute_dtype(self.logits)
         rows_ND = torch.einsum("nld,l->nd", stream.values.to(dtype), weights_L.to(dtype))

@@ -31,6 +31,7 @@ class TokenUniPT(SideNetwork):
         self.streams = tuple(stream.name for stream in chosen)
         guided = guided_layers(config, chosen, anchor)
         self.guided_streams = tuple(guided)
+        self.row_stream = anchor.name
         self.out_width = output_width(config, anchor)
         self.path = ParallelPath(
             config,

@@ -11,6 +11,7 @@ from .grounding import GroundingConfig, GroundingTask
 from .regression import RegressionConfig, RegressionTask
 from .retrieval import RetrievalConfig, RetrievalTask
 from .token_classification import TokenClassificationConfig, TokenClassificationTask
+from .word_labels import FIRST_TOKENS
 
 TaskConfig = Annotated[
     AnswersConfig
@@ -32,6 +33,7 @@ LearnedTask = Annotated[
 ]
 
 __all__ = [
+    "FIRST_TOKENS",
     "SETTLED",
     "AnswersConfig",
     "AnswersTask",

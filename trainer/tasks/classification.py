@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from .base import ModelParts, Moment, TargetError, TargetReader, TaskOptions, name_samples
-from .labels import Labels, label_names
+from .labels import Labels, label_column, label_names
 from .pooled import PooledModel
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class ClassificationConfig(TaskOptions):
     """Predict a label, or several if the target holds lists of labels."""
 
     name: Literal["classification"] = "classification"
-    target: str = Field(description="target column: strings, integers or lists of strings")
+    target: str = Field(description="target column: strings or whole numbers, or lists of them")
     best_by: Literal["accuracy", "macro_f1"] = Field(
         "accuracy",
         description="metric that picks the best checkpoint; for several labels per sample, "
@@ -55,13 +55,8 @@ class ClassificationConfig(TaskOptions):
             TargetError: The column is not made of labels, has one class only, or a label is
                 seen only outside `train`.
         """
-        column = cache.target(self.target)
+        column = self._labels(cache)
         is_multi_label = column.spec.kind == "categories"
-        if column.spec.kind not in ("category", "categories", "integer"):
-            raise TargetError(
-                f"target {self.target!r}: holds {column.spec.kind!r}, classification needs "
-                "labels or integers. Use --task regression, or store it as text."
-            )
         if is_multi_label and self.label_smoothing:
             raise TargetError(
                 f"task.label_smoothing: is {self.label_smoothing}, but target {self.target!r} "
@@ -82,9 +77,19 @@ class ClassificationConfig(TaskOptions):
         self, cache: FeatureCache, train: np.ndarray, held_out: np.ndarray
     ) -> np.ndarray:
         """(held_out,) bool: samples with a label that no training sample has."""
-        column = cache.target(self.target)
+        column = self._labels(cache)
         known = Labels.of(column, train).distinct
         return Labels.of(column, held_out).having_other_than(known)
+
+    def _labels(self, cache: FeatureCache) -> TargetColumn:
+        column = label_column(cache, self.target)
+        if column.spec.kind in ("category", "categories", "integer"):
+            return column
+        instead = "use --task regression" if column.spec.kind == "number" else "choose another"
+        raise TargetError(
+            f"target {self.target!r}: holds {column.spec.kind!r}, classification needs names or "
+            f"whole numbers, or lists of them. For this column {instead}, or store names."
+        )
 
 
 class ClassificationTask(TaskOptions):
@@ -116,7 +121,7 @@ class ClassificationTask(TaskOptions):
 
     def reader(self, cache: FeatureCache, samples: np.ndarray) -> TargetReader:
         """Targets by class *name*, so a cache that numbers them otherwise reads right."""
-        column = cache.target(self.target)
+        column = label_column(cache, self.target)
         labels = Labels.of(column, samples)
         missing = samples[labels.missing]
         if missing.size:

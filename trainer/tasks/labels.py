@@ -5,7 +5,7 @@ n samples, m labels of all of them together.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from cache_schema import Ragged
 
 if TYPE_CHECKING:
-    from cache_schema import TargetColumn
+    from cache_schema import FeatureCache, TargetColumn
 
 MISSING = -1  # cache_schema.TargetSpec: code of a missing category
 
@@ -58,6 +58,23 @@ class Labels:
         """(n,) bool: samples with a label that is not among `codes`."""
         strange = ~np.isin(self.codes, codes)
         return np.bincount(self.positions[strange], minlength=len(self.missing)) > 0
+
+
+def label_column(cache: FeatureCache, target: str) -> TargetColumn:
+    """A target column; lists of whole numbers as lists of the classes that they number.
+
+    Raises:
+        CacheError: There is no such column.
+    """
+    column = cache.target(target)
+    values = column.values
+    if column.spec.kind != "numbers" or not (np.isnan(values) | (values == np.rint(values))).all():
+        return column
+    numbers = np.unique(values[np.isfinite(values)])
+    codes = np.where(np.isfinite(values), np.searchsorted(numbers, values), MISSING)
+    classes = tuple(f"{number:.0f}" for number in numbers.tolist())
+    spec = column.spec.model_copy(update={"kind": "categories", "classes": classes})
+    return replace(column, spec=spec, values=codes)
 
 
 def label_names(column: TargetColumn, codes: np.ndarray) -> list[str]:

@@ -55,6 +55,7 @@ class RegressionConfig(TaskOptions):
         self, cache: FeatureCache, train: np.ndarray, held_out: np.ndarray
     ) -> np.ndarray:
         """(held_out,) bool: none; any number can be predicted."""
+        _values(cache.target(self.target), held_out[:0])
         return np.zeros(len(held_out), dtype=bool)
 
 
@@ -142,8 +143,8 @@ def _values(column: TargetColumn, samples: np.ndarray) -> np.ndarray:
     """(B,) float64."""
     if column.spec.kind not in ("number", "integer"):
         raise TargetError(
-            f"target {column.spec.name!r}: holds {column.spec.kind!r}, regression needs numbers. "
-            "Use --task classification, or store it as numbers."
+            f"target {column.spec.name!r}: holds {column.spec.kind!r}, regression needs one number "
+            "for each sample. Classes are learned by --task classification."
         )
     values: np.ndarray = column.values[samples].astype(np.float64)
     missing = samples[~np.isfinite(values)]

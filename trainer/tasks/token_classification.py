@@ -22,7 +22,7 @@ from ..pooling import PoolingName
 from .base import ModelParts, Moment, TargetError, TargetReader, TaskOptions
 from .classification import refuse_labels_outside
 from .labels import Labels, label_names
-from .word_labels import NO_WORD, PADDING, WORD_ROWS, WordLabels, padded
+from .word_labels import FIRST_TOKENS, NO_WORD, PADDING, WordLabels, padded
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
@@ -75,7 +75,7 @@ class TokenClassificationConfig(TaskOptions):
         self, cache: FeatureCache, train: np.ndarray, held_out: np.ndarray
     ) -> np.ndarray:
         """(held_out,) bool: texts with a label that no training text has."""
-        column = cache.target(self.target)
+        column = WordLabels.of(cache, self.target).column
         return Labels.of(column, held_out).having_other_than(Labels.of(column, train).distinct)
 
 
@@ -99,13 +99,17 @@ class TokenLogits:
 
 
 class TokenModel(nn.Module):
-    """Side network, and a linear layer on each of its rows."""
+    """Side network, and a linear layer on each of its rows.
+
+    Words are those of the first stream: of an encoder-decoder, what the encoder reads.
+    """
 
     def __init__(self, parts: ModelParts, num_classes: int) -> None:
         """Put a head on the network.
 
         Raises:
-            IncompatibleNetworkError: The network gives one row for a whole text.
+            IncompatibleNetworkError: The network gives one row for a whole text, or rows of
+                another stream than that of the words.
         """
         super().__init__()
         if not parts.network.has_token_rows:
@@ -113,6 +117,14 @@ class TokenModel(nn.Module):
                 "task token-classification: the network gives one row for each text, needed one "
                 "for each token. Set network.structure to tokens, or choose another "
                 "network.preset."
+            )
+        words = parts.streams[0].name
+        if parts.network.row_stream != words:
+            raise IncompatibleNetworkError(
+                "task token-classification: the network gives rows of stream "
+                f"{parts.network.row_stream!r}, needed those of {words!r}, at which words begin. "
+                f"Let it read that one: --set 'network.streams=[\"{words}\"]' --set "
+                f"network.structure=tokens (probes: --set network.stream={words})."
             )
         self.network = parts.network
         self.dropout = nn.Dropout(parts.dropout)
@@ -122,13 +134,13 @@ class TokenModel(nn.Module):
         """Logits in float32."""
         features = self.network(batch)
         logits_NC = self.head(self.dropout(features.rows)).float()
-        return TokenLogits(features.layout.pad(logits_NC), batch.targets[WORD_ROWS])
+        return TokenLogits(features.layout.pad(logits_NC), batch.targets[FIRST_TOKENS])
 
 
 class TokenClassificationTask(TaskOptions):
     """Token classification with its classes."""
 
-    reads: ClassVar[tuple[str, ...]] = (WORD_ROWS,)
+    reads: ClassVar[tuple[str, ...]] = (FIRST_TOKENS,)
 
     name: Literal["token-classification"] = "token-classification"
     config: TokenClassificationConfig
@@ -172,13 +184,13 @@ class TokenClassificationTask(TaskOptions):
             labels = words.labels(chosen)
             found = places[np.searchsorted(codes, labels.values)]
             rows = np.split(found, labels.offsets[1:-1])
-            return {self.target: padded(rows, PADDING), WORD_ROWS: words.first_tokens(chosen)}
+            return {self.target: padded(rows, PADDING), FIRST_TOKENS: words.first_tokens(chosen)}
 
         return read
 
     def facts(self, values: Mapping[str, Sequence[np.ndarray]]) -> dict[str, Tensor]:
         """The first token of each word."""
-        return {WORD_ROWS: padded(values[WORD_ROWS], NO_WORD)}
+        return {FIRST_TOKENS: padded(values[FIRST_TOKENS], NO_WORD)}
 
     def loss(self, output: TokenLogits, targets: Mapping[str, Tensor], moment: Moment) -> Tensor:
         """Mean cross-entropy over words that have a token; 0 for a batch without any."""

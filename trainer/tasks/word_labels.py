@@ -16,12 +16,12 @@ from torch import Tensor
 from cache_schema import Ragged
 
 from .base import TargetError, name_samples
-from .labels import MISSING
+from .labels import MISSING, label_column
 
 if TYPE_CHECKING:
     from cache_schema import FeatureCache, TargetColumn
 
-WORD_ROWS = "word_rows"
+FIRST_TOKENS = "first_tokens"
 """Stored input: for each word of a text the row of its first token, -1 for a word that has none."""
 PADDING = -1
 """No label: past the last word of a text."""
@@ -51,16 +51,20 @@ class WordLabels:
             CacheError: There is no such column.
             TargetError: It does not hold lists of labels, or the cache does not know its words.
         """
-        column = cache.target(target)
-        if column.spec.kind != "categories":
+        column = label_column(cache, target)
+        kind = column.spec.kind
+        if kind != "categories":
+            one_each = "category", "integer"
+            instead = "Use --task classification" if kind in one_each else "Choose another target"
             raise TargetError(
-                f"target {target!r}: holds {column.spec.kind!r}, token-classification needs lists "
-                "of labels, one for each word. Use --task classification for one of each text."
+                f"target {target!r}: holds {kind!r}, token-classification needs lists of names or "
+                f"whole numbers, one for each word. {instead}, or store such lists."
             )
-        if WORD_ROWS not in cache.manifest.inputs:
+        if FIRST_TOKENS not in cache.manifest.inputs:
             raise TargetError(
                 f"{cache.path}: stores the inputs {list(cache.manifest.inputs)!r}, "
-                f"token-classification needs {WORD_ROWS!r} too. Extract again with --align words."
+                f"token-classification needs {FIRST_TOKENS!r} too. Extract again with "
+                "--align words."
             )
         return cls(cache, column)
 
@@ -87,7 +91,8 @@ class WordLabels:
                 f"target {self.column.spec.name!r}: {name_samples(uneven)} with another count of "
                 f"labels than words (sample {uneven[0]}: {labels.lengths[first]} labels, "
                 f"{num_words[first]} words), needed one for each word between spaces. Correct "
-                "these rows, or leave them out of the data."
+                "these rows, leave them out of the data, or extract the lists of words themselves "
+                "(--text-column). Labels of whole texts are learned by --task classification."
             )
 
     def labels(self, samples: np.ndarray) -> Ragged:
@@ -104,7 +109,7 @@ class WordLabels:
         """Keep the rows of samples: reading them opens whole shards."""
         new = [sample for sample in np.unique(samples).tolist() if sample not in self.rows]
         if new:
-            self.rows.update(zip(new, self.cache.input(WORD_ROWS, new), strict=True))
+            self.rows.update(zip(new, self.cache.input(FIRST_TOKENS, new), strict=True))
 
 
 def padded(rows: Sequence[np.ndarray], fill: int) -> Tensor:
