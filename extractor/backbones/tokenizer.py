@@ -100,8 +100,8 @@ class TextTokenizer:
                     "align: words are dropped in augmented views, needed all of them to align "
                     "labels with words. Leave out --views or --align."
                 )
-            given = [sample["text"] for sample in samples]
-            rows = [first_tokens(e, t) for e, t in zip(encodings, given, strict=True)]  # type: ignore[arg-type]  # _texts has looked
+            given: list[Any] = [sample["text"] for sample in samples]  # as _texts allows
+            rows = [first_tokens(e, t) for e, t in zip(encodings, given, strict=True)]
             inputs[FIRST_TOKENS] = Ragged.from_rows(rows, np.int32)
         truncated = np.array([bool(e.overflowing) for e in encodings], dtype=bool)
         return Tokens(inputs, token_ids.lengths, truncated)
