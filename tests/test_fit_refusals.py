@@ -16,7 +16,15 @@ from training_caches import (
 )
 
 from cache_schema import CacheError, Ragged, TargetSpec
-from trainer import ConfigError, IncompatibleNetworkError, NonFiniteLossError, TargetError, fit
+from trainer import (
+    ConfigError,
+    IncompatibleNetworkError,
+    NonFiniteLossError,
+    TargetError,
+    evaluate,
+    fit,
+)
+from trainer.run_folder import RunFolder
 
 
 def with_label_only_in_test(tmp_path):
@@ -33,16 +41,30 @@ def with_missing_label(tmp_path):
     return target_cache(tmp_path / "cache", spec, labels)
 
 
+def without_any_label(tmp_path):
+    spec = TargetSpec(name="label", kind="category", classes=("neg", "pos"))
+    labels = np.where(np.arange(80) < 48, -1, np.arange(80) % 2)
+    return target_cache(tmp_path / "cache", spec, labels)
+
+
 def with_one_class(tmp_path):
     spec = TargetSpec(name="label", kind="category", classes=("neg", "pos"))
     return target_cache(tmp_path / "cache", spec, np.zeros(80, np.int64))
 
 
-def with_nan(tmp_path):
+def with_numbers(tmp_path, value):
     cache = number_cache(tmp_path / "other")
     values = cache.target("score").values.copy()
-    values[[7, 20]] = np.nan
+    values[[7, 20]] = value
     return target_cache(tmp_path / "cache", TargetSpec(name="score", kind="number"), values)
+
+
+def with_nan(tmp_path):
+    return with_numbers(tmp_path, np.nan)
+
+
+def with_infinity(tmp_path):
+    return with_numbers(tmp_path, np.inf)
 
 
 def with_equal_numbers(tmp_path):
@@ -84,10 +106,9 @@ REGRESSION = {"task": "regression", "target": "score"}
 @pytest.mark.parametrize(
     ("make", "overrides", "task", "error", "words"),
     [
-        (with_label_only_in_test, [], {}, TargetError, ["'odd' (3 in 'test')", "never seen"]),
-        (with_missing_label, [], {}, TargetError, ["samples 3 and 50 without a label"]),
+        (without_any_label, [], {}, TargetError, ["none of the 48 samples of split 'train' has"]),
         (with_one_class, [], {}, TargetError, ["found 1 class", "'neg'", "at least 2"]),
-        (with_nan, [], REGRESSION, TargetError, ["samples 7 and 20", "finite number"]),
+        (with_infinity, [], REGRESSION, TargetError, ["samples 7 and 20", "finite number"]),
         (with_equal_numbers, [], REGRESSION, TargetError, ["48 training samples hold 3"]),
         (with_nan, [], {"target": "score"}, TargetError, ["'number'", "--task regression"]),
         (with_one_class, [], {"target": "mood"}, CacheError, ["'mood'", "'label'"]),
@@ -164,3 +185,30 @@ def test_an_exploding_learning_rate_leaves_the_others_alone(tmp_path):
     assert report.trials[0].stopped == "loss not finite in step 2"
     assert any("The other learning rates go on." in line for line in progress.lines)
     assert_same_weights(tmp_path / "both", tmp_path / "alone")
+
+
+@pytest.mark.parametrize(
+    ("make", "task", "left"),
+    [(with_missing_label, {}, (47, 15)), (with_nan, REGRESSION, (46, 16))],
+)
+def test_samples_without_a_target_are_left_out_and_counted(tmp_path, make, task, left):
+    """They must not stop a run, hours after they were extracted, nor vanish without a word."""
+    cache, progress = make(tmp_path), Recorder()
+
+    report = fit(settings("epochs=1", **task), cache, tmp_path / "run", progress=progress)
+
+    record = RunFolder(tmp_path / "run").read_record()
+    assert (report.num_train, record.num_validation) == left
+    assert any("of 48 samples left out, because they have no" in line for line in progress.lines)
+
+
+def test_a_label_of_other_splits_is_said_and_stops_nothing(tmp_path):
+    """Neither training nor the choice of an epoch reads it; `evaluate` refuses it."""
+    cache, progress = with_label_only_in_test(tmp_path), Recorder()
+
+    report = fit(settings("epochs=1"), cache, tmp_path / "run", progress=progress)
+
+    assert report.num_train == 48
+    assert any("'odd' (3 in 'test')" in line for line in progress.lines)
+    with pytest.raises(TargetError, match="'odd' is not among the classes"):
+        evaluate(tmp_path / "run", cache, "test", device="cpu")

@@ -15,7 +15,7 @@ from .config import FitConfig
 from .errors import ConfigError
 from .order import held_out
 from .sources import Caches, Source, open_source
-from .tasks import RetrievalConfig, TargetReader, Task
+from .tasks import RetrievalConfig, TargetError, TargetReader, Task, TaskConfig
 from .tasks.base import name_samples
 from .tasks.labels import Labels, label_column, label_names
 
@@ -56,8 +56,9 @@ def open_data(config: FitConfig, caches: Caches, world_size: int) -> FitData:
         TargetError: The target does not suit the task.
     """
     source = open_source(config.task, caches)
-    train = source.split(config.train_split)
-    train, validation, name, kept = _divide(config, source, train)
+    notes = _notes(source)
+    train = labelled(config.task, source, config.train_split, notes)
+    train, validation, name, kept = _divide(config, source, train, notes)
     # Ranks read equal parts, and correlations need two samples.
     needed = max(2, world_size)
     if len(train) < needed:
@@ -73,16 +74,46 @@ def open_data(config: FitConfig, caches: Caches, world_size: int) -> FitData:
     for split in source.split_names:
         if split not in (config.train_split, name):
             # A cache that is still being written may have nothing of a split yet.
-            with suppress(CacheError):
-                others[split] = source.split(split)
-    task = config.task.learn(source, train, others)
+            with suppress(CacheError, TargetError):
+                others[split] = labelled(config.task, source, split, [])
+    try:
+        task = config.task.learn(source, train, others)
+    except TargetError as error:
+        # What is neither trained nor chosen on is no obstacle; `evaluate` refuses it.
+        task = config.task.learn(source, train, {name: validation})
+        notes.append(f"going on, but: {error}")
     reader = task.reader(source, np.concatenate([train, validation]))
     views = tuple(side.manifest.split(config.train_split).views for side in source.sides)
-    return FitData(source, task, train, views, validation, name, reader, _notes(source))
+    return FitData(source, task, train, views, validation, name, reader, tuple(notes))
+
+
+def labelled(task: Task | TaskConfig, source: Any, split: str, notes: list[str]) -> np.ndarray:
+    """The samples of a split whose target is known; what is left out is noted.
+
+    Raises:
+        CacheError: There is no such split, or nothing of it is finished.
+        TargetError: The target does not suit the task, or none of the samples has one.
+    """
+    samples: np.ndarray = source.split(split)
+    missing = task.unlabelled(source, samples)
+    if not missing.any():
+        return samples
+    assert not isinstance(task, RetrievalConfig), "pairs have no labels"
+    if missing.all():
+        raise TargetError(
+            f"target {task.target!r}: none of the {len(samples):,} samples of split {split!r} has "
+            "one. Choose another target or split."
+        )
+    notes.append(
+        f"split {split!r}: {int(missing.sum()):,} of {len(samples):,} samples left out, "
+        f"because they have no {task.target!r}"
+    )
+    known: np.ndarray = samples[~missing]
+    return known
 
 
 def _divide(
-    config: FitConfig, source: Any, train: np.ndarray
+    config: FitConfig, source: Any, train: np.ndarray, notes: list[str]
 ) -> tuple[np.ndarray, np.ndarray, str, np.ndarray]:
     """Training samples, validation samples, what to call the latter, and which could not be any."""
     split = config.validation.split
@@ -93,7 +124,7 @@ def _divide(
             "validation.split", [f"is {split!r} like train_split. Leave it out to hold out a part"]
         )
     if split is not None:
-        return train, source.split(split), split, train[:0]
+        return train, labelled(config.task, source, split, notes), split, train[:0]
     name = f"{100 * config.validation.fraction:.3g}% held out of {config.train_split}"
     # All texts of an item are held out together: it would be known from training otherwise.
     numbers, group = np.unique(train.reshape(len(train), -1)[:, 0], return_inverse=True)
@@ -149,11 +180,11 @@ def _how_to_validate(
     return f"Hold out more: --set validation.fraction={math.ceil(100 * needed / total) / 100:g}"
 
 
-def _notes(source: Source) -> tuple[str, ...]:
+def _notes(source: Source) -> list[str]:
     if isinstance(source, FeatureCache):
-        return ()
-    return tuple(
+        return []
+    return [
         f"split {split!r}: {count:,} texts left out, because their item could not be read"
         for split, count in source.left_out.items()
         if count
-    )
+    ]

@@ -24,6 +24,7 @@ from cache_schema import (
 )
 
 from .config import DeviceName, FitConfig, PrecisionName
+from .data import labelled
 from .device import autocast, dtype_on_arrival, resolve_device, resolve_precision
 from .durable import write_text_durably
 from .errors import RunFolderError
@@ -208,7 +209,10 @@ def evaluate(
     progress = progress or SilentProgress()
     run = load_run(run_dir, device, precision)
     source = run.open(cache)
-    samples = source.split(split)
+    notes: list[str] = []
+    samples = labelled(run.task, source, split, notes)
+    for note in notes:
+        progress.say(note)
     reader = run.task.reader(source, samples)
     loader = BatchLoader(source, reader, device=run.device, dtype=run.dtype)
     batch_size = run.config.eval_batch_size

@@ -118,6 +118,11 @@ class TaskOptions(BaseModel):
         """The output with what the loss needs of other processes: itself, for most tasks."""
         return output
 
+    def unlabelled(self, cache: Any, samples: np.ndarray) -> np.ndarray:
+        """(samples,) bool: those whose target is missing and that are left out; none, usually."""
+        del cache
+        return np.zeros(len(samples), dtype=bool)
+
 
 class Task(Protocol):
     """A task that has seen its training targets: all that training and prediction need.
@@ -150,6 +155,9 @@ class Task(Protocol):
 
     def shared(self, output: Output) -> Output:
         """See `TaskOptions.shared`."""
+
+    def unlabelled(self, cache: Any, samples: np.ndarray) -> np.ndarray:
+        """See `TaskOptions.unlabelled`."""
 
     def make_model(self, parts: ModelParts) -> nn.Module:
         """The trained module: `FeatureBatch` (`PairedBatch` for pairs) to the task's output."""

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from .base import ModelParts, Moment, TargetError, TargetReader, TaskOptions, name_samples
+from .base import ModelParts, Moment, TargetError, TargetReader, TaskOptions
 from .labels import Labels, label_column, label_names
 from .pooled import PooledModel
 
@@ -81,6 +81,10 @@ class ClassificationConfig(TaskOptions):
         known = Labels.of(column, train).distinct
         return Labels.of(column, held_out).having_other_than(known)
 
+    def unlabelled(self, cache: FeatureCache, samples: np.ndarray) -> np.ndarray:
+        """(samples,) bool: those without a label; an empty list says that none applies."""
+        return Labels.of(self._labels(cache), samples).missing
+
     def _labels(self, cache: FeatureCache) -> TargetColumn:
         column = label_column(cache, self.target)
         if column.spec.kind in ("category", "categories", "integer"):
@@ -119,17 +123,14 @@ class ClassificationTask(TaskOptions):
         """A linear layer on the pooled features: (B, C) logits."""
         return PooledModel(parts, nn.Linear(parts.network.out_width, len(self.classes)))
 
+    def unlabelled(self, cache: FeatureCache, samples: np.ndarray) -> np.ndarray:
+        """As its settings say."""
+        return self.config.unlabelled(cache, samples)
+
     def reader(self, cache: FeatureCache, samples: np.ndarray) -> TargetReader:
         """Targets by class *name*, so a cache that numbers them otherwise reads right."""
         column = label_column(cache, self.target)
         labels = Labels.of(column, samples)
-        missing = samples[labels.missing]
-        if missing.size:
-            none = " (an empty list where none applies)" if self.is_multi_label else ""
-            raise TargetError(
-                f"target {self.target!r}: {name_samples(missing)} without a label. "
-                f"Label them{none}, or leave these rows out of the data."
-            )
         codes = labels.distinct
         names = label_names(column, codes)
         unknown = sorted({*names} - {*self.classes})

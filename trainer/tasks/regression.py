@@ -51,6 +51,11 @@ class RegressionConfig(TaskOptions):
             )
         return RegressionTask(config=self, mean=mean, std=std)
 
+    def unlabelled(self, cache: FeatureCache, samples: np.ndarray) -> np.ndarray:
+        """(samples,) bool: those without a number."""
+        missing: np.ndarray = np.isnan(_numbers(cache.target(self.target))[samples])
+        return missing
+
     def unlearnable(
         self, cache: FeatureCache, train: np.ndarray, held_out: np.ndarray
     ) -> np.ndarray:
@@ -85,6 +90,10 @@ class RegressionTask(TaskOptions):
     def make_model(self, parts: ModelParts) -> nn.Module:
         """A linear layer on the pooled features: (B, 1), in standard deviations from the mean."""
         return PooledModel(parts, nn.Linear(parts.network.out_width, 1))
+
+    def unlabelled(self, cache: FeatureCache, samples: np.ndarray) -> np.ndarray:
+        """As its settings say."""
+        return self.config.unlabelled(cache, samples)
 
     def reader(self, cache: FeatureCache, samples: np.ndarray) -> TargetReader:
         """Targets in standard deviations from the mean, float32."""
@@ -139,18 +148,24 @@ class RegressionTask(TaskOptions):
         return {"value": (output.cpu().double().squeeze(1) * self.std + self.mean).tolist()}
 
 
-def _values(column: TargetColumn, samples: np.ndarray) -> np.ndarray:
-    """(B,) float64."""
+def _numbers(column: TargetColumn) -> np.ndarray:
+    """(samples,) float64, NaN where there is none."""
     if column.spec.kind not in ("number", "integer"):
         raise TargetError(
             f"target {column.spec.name!r}: holds {column.spec.kind!r}, regression needs one number "
             "for each sample. Classes are learned by --task classification."
         )
-    values: np.ndarray = column.values[samples].astype(np.float64)
-    missing = samples[~np.isfinite(values)]
-    if missing.size:
+    values: np.ndarray = column.values.astype(np.float64)
+    return values
+
+
+def _values(column: TargetColumn, samples: np.ndarray) -> np.ndarray:
+    """(B,) float64."""
+    values: np.ndarray = _numbers(column)[samples]
+    infinite = samples[~np.isfinite(values)]
+    if infinite.size:
         raise TargetError(
-            f"target {column.spec.name!r}: {name_samples(missing)} without a finite number. "
-            "Fill them in, or leave these rows out of the data."
+            f"target {column.spec.name!r}: {name_samples(infinite)} without a finite number. "
+            "Correct these rows, or leave them out of the data."
         )
     return values
