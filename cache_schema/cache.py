@@ -256,7 +256,7 @@ class FeatureCache:
             for spec in self.manifest.streams
         }
         batch = FeatureBatch(streams, torch.from_numpy(chosen.copy()))
-        return batch.to("cpu") if decode else batch
+        return batch.to("cpu") if decode and self._encoding.bits else batch
 
     def _gather_stream(
         self,

@@ -6,6 +6,7 @@ N packed rows, L layers, D width.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -60,6 +61,7 @@ def to_stored(tensor: Tensor) -> np.ndarray:
     return array
 
 
+@cache
 def tensor_dtype(stored: np.dtype) -> torch.dtype:
     """What the numbers of a stored array are."""
     if stored == np.uint16:
