@@ -156,7 +156,8 @@ def _check_answers(run: Any, caches: list[Any], split: str, metrics: dict[str, f
     ):
         part = slice(answers.offsets[sample], answers.offsets[sample + 1])
         names = [answers.spec.classes[code] for code in answers.values[part]]
-        reached.append(dict(zip(names, scores.values[part], strict=True)).get(row["answer"], 0.0))
+        worth = scores.values[slice(scores.offsets[sample], scores.offsets[sample + 1])]
+        reached.append(dict(zip(names, worth, strict=True)).get(row["answer"], 0.0))
 
     assert metrics["accuracy"] == pytest.approx(np.mean(reached), abs=1e-6)
 

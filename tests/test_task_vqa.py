@@ -281,10 +281,11 @@ def test_a_released_head_that_does_not_fit_is_refused(tmp_path, rows, answers, w
     [
         (lambda a, s: s[7].pop(), ["sample 7", "more or fewer scores"]),
         (lambda a, s: s[9].__setitem__(0, 1.5), ["sample 9", "outside 0 to 1"]),
+        (lambda a, s: (a.__setitem__(7, [-1]), s[7].clear()), ["sample 7", "without an answer"]),
         (lambda a, s: [r.clear() for r in a[48:64] + s[48:64]], None),
         (lambda a, s: [r.clear() for r in a[:48] + s[:48]], ["0 answer(s)", "at least two"]),
     ],
-    ids=["uneven", "too high", "an unanswered split", "unanswered training"],
+    ids=["uneven", "too high", "missing", "an unanswered split", "unanswered training"],
 )
 def test_bad_answers_are_named(tmp_path, change, words) -> None:
     cache = question_cache(tmp_path / "cache", change=change)

@@ -30,19 +30,17 @@ class ScoredAnswers:
         name: The column.
         places: (m,) int64, the output of each stored answer; -1 for one that cannot be given.
         is_answer: (m,) bool, False for a missing one.
-        scores: (m,) float32.
         offsets: (questions + 1,) int64.
         num_answers: A.
-        score_lengths: (questions,) int64, scores of each question; None without scores.
+        scores: Of each question, one for each of its answers; None where every answer is right.
     """
 
     name: str
     places: np.ndarray
     is_answer: np.ndarray
-    scores: np.ndarray
     offsets: np.ndarray
     num_answers: int
-    score_lengths: np.ndarray | None
+    scores: Ragged | None
 
     @classmethod
     def of(
@@ -63,10 +61,9 @@ class ScoredAnswers:
             target,
             _places(column, answers),
             is_answer,
-            np.ones(len(codes), np.float32) if found is None else found.values.astype(np.float32),
             offsets,
             len(answers),
-            None if found is None else found.lengths,
+            found,
         )
 
     def check(self, samples: np.ndarray) -> None:
@@ -88,14 +85,15 @@ class ScoredAnswers:
                 f"target {self.name!r}: {name_samples(missing)} without an answer. "
                 "Answer them, or leave these rows out of the data."
             )
-        if self.score_lengths is not None:
-            uneven = samples[self.score_lengths[samples] != lengths]
+        if self.scores is not None:
+            uneven = samples[self.scores.lengths[samples] != lengths]
             if uneven.size:
                 raise TargetError(
                     f"target {self.name!r}: {name_samples(uneven)} with more or fewer scores than "
                     "answers, needed one for each. Correct the rows, or leave the scores out."
                 )
-        strange = ~((self.scores[rows] >= 0) & (self.scores[rows] <= 1))
+        scores = self._scores_of(samples, rows)
+        strange = ~((scores >= 0) & (scores <= 1))
         if strange.any():
             bad = np.unique(np.repeat(samples, lengths)[strange])
             raise TargetError(
@@ -110,8 +108,15 @@ class ScoredAnswers:
         known = self.places[rows] >= 0
         marks = np.zeros((len(samples), self.num_answers), np.float32)
         where = (questions[known], self.places[rows][known])
-        np.maximum.at(marks, where, self.scores[rows][known])
+        np.maximum.at(marks, where, self._scores_of(samples, rows)[known])
         return marks
+
+    def _scores_of(self, samples: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """(n,) float32: scores of the answers of these questions, which are as many."""
+        # By question: a missing list of answers has an entry, its list of scores has none.
+        if self.scores is None:
+            return np.ones(len(rows), np.float32)
+        return self.scores.take(samples).values.astype(np.float32)
 
     def _rows(self, samples: np.ndarray) -> np.ndarray:
         """(n,) int64: where the answers of these questions are stored."""
