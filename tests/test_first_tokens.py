@@ -17,6 +17,7 @@ from extractor.backbones import BackboneConfig, BackboneError, load_backbone
 from extractor.backbones.first_tokens import first_tokens
 from extractor.inputs import BadRowError
 from trainer.networks import IncompatibleNetworkError
+from unipt.online import TextForm, sample_of
 
 
 def byte_tokenizer() -> Tokenizer:
@@ -117,14 +118,19 @@ def test_listed_words_are_predicted_alike_from_cache_file_and_python(tagged) -> 
     ]
 
 
-def test_a_tuple_beside_listed_words_is_still_a_pair(tagged) -> None:
+def test_a_list_is_a_text_of_words_and_a_tuple_a_pair(tagged) -> None:
     model = unipt.load(tagged / "run", device="cpu")
+    needed = "needed a text or a list of its words, which the run was trained with"
 
-    (row,) = model.predict([(["the", "dog sat"], "a mat")])
+    (row,) = model.predict([["the", "dog sat"]])
 
     assert len(row["labels"]) == 2
-    with pytest.raises(unipt.UserError, match=r"text 1: found .*a list of words or a pair"):
+    with pytest.raises(unipt.UserError, match=rf"text 1: found .*{needed}"):
         model.predict([["the"], ["", " "]])
+    with pytest.raises(unipt.UserError, match=rf"text 0: found .*{needed}"):
+        model.predict([(["the", "dog sat"], "a mat")])
+    pair = sample_of(0, (["the", "dog sat"], "a mat"), ("text",), TextForm(2, True))
+    assert pair == {"id": 0, "text": ["the", "dog sat"], "text_pair": "a mat"}
 
 
 def test_lists_that_hold_other_words_give_another_cache(tagged, tmp_path) -> None:
