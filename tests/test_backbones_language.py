@@ -125,7 +125,8 @@ def test_an_encoder_decoder_gives_both_stacks_as_if_alone(tiny, family, samples)
             ("decoder", outputs.decoder_hidden_states, outputs.last_hidden_state),
         ):
             expected = torch.stack([*states[:-1], last], dim=2)[0]
-            torch.testing.assert_close(sample_of(streams[name], at), expected, **CLOSE)
+            # T5's attention is not scaled: what batches round differently grows to 3e-5.
+            torch.testing.assert_close(sample_of(streams[name], at), expected, atol=2e-4, rtol=2e-4)
             assert torch.equal(streams[name].values, again[name].values)
     has_norm = family != "bart"
     for stream in backbone.streams:
