@@ -53,8 +53,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         backbones = {
-            "minilm": ("minilm", 12_288),
-            "bert-base": (str(random_bert_base(folder / "bert")), 1_536),
+            "minilm": ("minilm", 6_144),
+            "bert-base": (str(random_bert_base(folder / "bert")), 768),
         }
         for which, (backbone, count) in backbones.items():
             texts = random_texts(folder / f"{which}.csv", count)
@@ -63,9 +63,9 @@ def main() -> int:
             )
             figures += compare(which, config, count, folder, args.repeats)
         vit = str(random_timm_model(folder / "vit", "vit_small_patch16_224"))
-        photos = random_photos(folder / "photos", 768)
+        photos = random_photos(folder / "photos", 384)
         config = ExtractConfig(backbone=vit, data=(f"train={photos}",), device="cpu")
-        figures += compare("images", config, 768, folder, args.repeats)
+        figures += compare("images", config, 384, folder, args.repeats)
     show(figures, as_json=args.json)
     return 0
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_NOTICE_S = 120  # before the time limit: enough to write three shards, or a checkpoint
+NOTICE_S = 120  # before the time limit: enough to write three shards, or a checkpoint
 _MAX_TURNS = 50  # a job that never gets anywhere must not be queued for ever
 
 
@@ -43,7 +43,7 @@ class Resources:
             found.append(f"mem={self.memory}")
         if self.time is not None:
             found.append(f"time={self.time}")
-        return [*found, *(option.removeprefix("--") for option in self.others)]
+        return [*found, *map(_quoted, self.others)]
 
 
 def batch_script(name: str, folder: Path, command: Sequence[str], resources: Resources) -> str:
@@ -62,7 +62,7 @@ def batch_script(name: str, folder: Path, command: Sequence[str], resources: Res
         "open-mode=append",
         "ntasks=1",
         "requeue",
-        f"signal=TERM@{_NOTICE_S}",
+        f"signal=TERM@{NOTICE_S}",
         *resources.options(),
     ]
     lines = "\n".join(f"#SBATCH --{option}" for option in options)
@@ -86,6 +86,27 @@ if [ $status = 143 ] && [ "$state" = RUNNING ] && [ $turn -le {_MAX_TURNS} ]; th
 fi
 exit $status
 """
+
+
+def seconds(limit: str) -> int | None:
+    """What a time limit is for Slurm; None if it is none.
+
+    M, M:S, H:M:S, D-H, D-H:M and D-H:M:S are known.
+    """
+    days, dash, clock = limit.rpartition("-")
+    numbers = clock.split(":")
+    if not all(number.isdecimal() for number in (*numbers, days or "0")) or len(numbers) > 3:
+        return None
+    # After days the first number is hours; without, a lone one or the first of two is minutes.
+    first = 3600 if dash or len(numbers) == 3 else 60
+    units = (first, first // 60, max(1, first // 3600))
+    total = sum(int(n) * unit for n, unit in zip(numbers, units, strict=False))
+    return 86_400 * int(days or 0) + total
+
+
+def _quoted(option: str) -> str:
+    name, equals, value = option.removeprefix("--").partition("=")
+    return f"{name}{equals}{shlex.quote(value)}" if equals else name
 
 
 _RESUME = """if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ]; then

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -10,11 +11,12 @@ from typing import Annotated
 
 import typer
 
-from .batch_script import Resources, batch_script
+from .batch_script import NOTICE_S, Resources, batch_script, seconds
 from .console import Terminal
 from .options import Json
 
 _FOLDER = Path("jobs")
+_SHORTEST_S = 300  # to start, to get somewhere, and to stop
 _SHARED = ("extract", "run")  # commands of which several jobs fill the same caches
 
 
@@ -61,6 +63,7 @@ def submit(
     --after of the next one.
     """
     _refuse_what_fails_later(command, jobs, gpus)
+    _refuse_what_slurm_misreads(name, time)
     one = Resources(1, gpus, cpus, memory, time, tuple(sbatch or ()))
     many = replace(one, jobs=jobs)
     terminal = Terminal(as_json=as_json)
@@ -92,6 +95,10 @@ def _refuse_what_fails_later(command: list[str], jobs: int, gpus: int) -> None:
         known = ", ".join(name for name in group.commands if name != "submit")  # type: ignore[attr-defined]
         raise typer.BadParameter(f"found {command[0]!r}, needed one of {known}")
     words = found.make_context(f"unipt {command[0]}", command[1:]).params
+    if command[0] == "run" and words["name"] is not None:
+        from .pipelines import load_pipeline, pipelines_file
+
+        load_pipeline(pipelines_file(words["file"]), words["name"], words["settings"] or ())
     if jobs > 1 and command[0] not in _SHARED:
         raise typer.BadParameter(
             f"--jobs is {jobs}, but {command[0]!r} is done by one job; several share "
@@ -105,6 +112,19 @@ def _refuse_what_fails_later(command: list[str], jobs: int, gpus: int) -> None:
         )
 
 
+def _refuse_what_slurm_misreads(name: str | None, time: str | None) -> None:
+    if name is not None and not re.fullmatch(r"[\w.-]+", name):
+        raise typer.BadParameter(
+            f"--name is {name!r}, needed letters, digits, '.', '_' and '-': it names files"
+        )
+    limit = None if time is None else seconds(time)
+    if limit is not None and limit < _SHORTEST_S:
+        raise typer.BadParameter(
+            f"--time is {time!r}, for Slurm {limit} s; needed {_SHORTEST_S} s at least, as a job "
+            f"is told to stop {NOTICE_S} s before its end. Hours are written 4:00:00"
+        )
+
+
 def _sbatch(name: str, script: str, after: list[str], terminal: Terminal) -> str:
     """Submit a script; the number of its job."""
     from cache_schema import UserError
@@ -114,9 +134,14 @@ def _sbatch(name: str, script: str, after: list[str], terminal: Terminal) -> str
             "submit: there is no sbatch here. Run it where Slurm's commands are, or take the "
             "script that --dry-run shows to another scheduler."
         )
-    _FOLDER.mkdir(exist_ok=True)
     path = _FOLDER / f"{name}.sh"
-    path.write_text(script)
+    try:
+        _FOLDER.mkdir(exist_ok=True)
+        path.write_text(script)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}). Submit from a folder where it can."
+        ) from error
     wait = [f"--dependency=afterok:{':'.join(after)}", "--kill-on-invalid-dep=yes"] if after else []
     done = subprocess.run(
         ["sbatch", "--parsable", *wait, str(path)], capture_output=True, text=True, check=False

@@ -132,6 +132,12 @@ class ExtractConfig(BaseModel):
     def _has_one_crew(self) -> ExtractConfig:
         if self.dask is not None and self.workers > 1:
             raise ValueError("workers and dask: needed one of them; Dask has workers of its own")
+        is_several = self.dask is not None or self.workers > 1
+        if is_several and self.cache is not None and self.cache.startswith("memory:"):
+            raise ValueError(
+                f"cache: found {self.cache!r}, which one process alone can see; several need a "
+                "place that all of them reach"
+            )
         return self
 
     @property

@@ -192,6 +192,19 @@ def test_what_stops_a_worker_is_the_users_one_line(config, tiny_bert, tmp_path) 
     assert not isinstance(found.value, HiddenStateError)  # it came from another process
 
 
+def test_workers_on_a_cache_of_something_else_are_refused_without_a_bar(config) -> None:
+    """It was shown as complete, and then refused."""
+    extract(config)
+    progress = Recorder()
+
+    with pytest.raises(UserError, match=r"made from something else: features\.max_length"):
+        extract(config.model_copy(update={"workers": 2, "max_length": 8}), progress)
+
+    assert "extract" not in progress.counts
+    with pytest.raises(ValueError, match="'memory://x', which one process alone can see"):
+        ExtractConfig(**{**config.model_dump(), "cache": "memory://x", "workers": 2})
+
+
 def test_workers_that_are_all_killed_are_one_line(config, monkeypatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent / "killed_worker"))
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from cli.batch_script import seconds
+
 EXTRACT = ("extract", "--backbone", "minilm", "--data", "two words.csv")
 
 
@@ -53,9 +55,22 @@ def run_job(slurm: Path, script: Path, turn: int = 1) -> tuple[int, list[str]]:
 def test_a_script_asks_for_what_was_given_and_runs_the_command_as_it_is(
     slurm: Path, unipt_command: Callable
 ) -> None:
-    resources = ("--jobs", "8", "--gpus", "2", "--cpus", "4", "--memory", "32G", "--time", "4:00")
+    resources = (
+        "--jobs",
+        "8",
+        "--gpus",
+        "2",
+        "--cpus",
+        "4",
+        "--memory",
+        "32G",
+        "--time",
+        "4:00:00",
+    )
     extract = (*EXTRACT, "--workers", "2")
-    shown = unipt_command("submit", *resources, "--sbatch", "partition=gpu", *extract)
+    shown = unipt_command(
+        "submit", *resources, "--time", "4:00:00", "--sbatch", "partition=gpu", *extract
+    )
 
     assert (shown.code, shown.out) == (0, "77\n")
     script = Path("jobs/extract.sh").read_text()
@@ -71,7 +86,7 @@ def test_a_script_asks_for_what_was_given_and_runs_the_command_as_it_is(
         "array=1-8",
         "gres=gpu:2",
         "mem=32G",
-        "time=4:00",
+        "time=4:00:00",
         "partition=gpu",
     ]
     status, called = run_job(slurm, Path("jobs/extract.sh"))
@@ -92,12 +107,17 @@ def test_the_command_is_read_before_it_waits_in_a_queue(
         ("--jobs", "3", "fit", "--cache", "x"): "'fit' is done by one job",
         ("--gpus", "2", "fit", "--cache", "x"): "'fit' uses 1 of them; needed --gpus 1",
         ("--gpus", "2", *EXTRACT): "needed --gpus 1, or --workers 2 after extract",
+        ("run", "quickstat"): "there is no pipeline 'quickstat', did you mean 'quickstart'?",
+        ("run", "quickstart", "--set", "fit.unipt.epoch=1"): "fit.unipt.epoch: unknown key",
+        ("--name", "a/b", *EXTRACT): "--name is 'a/b', needed letters",
+        ("--name", "my job", *EXTRACT): "it names files",
+        ("--time", "4:00", *EXTRACT): "--time is '4:00', for Slurm 240 s; needed 300 s",
     }
     for words, expected in wrong.items():
         shown = unipt_command("submit", *words)
 
         assert shown.code == 2
-        assert expected in shown.err
+        assert expected in " ".join(shown.err.split())
     assert not (slurm / "log").exists()
 
 
@@ -195,3 +215,36 @@ def test_what_sbatch_refuses_is_said_in_one_line(slurm: Path, unipt_command: Cal
 
     assert shown.code == 2
     assert shown.err == "error: jobs/extract.sh: sbatch refused it: invalid partition\n"
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        ("30", 1800),
+        ("4:00", 240),
+        ("4:00:00", 14_400),
+        ("1-2", 93_600),
+        ("1-2:30", 95_400),
+        ("2-00:00:10", 172_810),
+        ("UNLIMITED", None),
+        ("1:2:3:4", None),
+    ],
+)
+def test_a_time_limit_is_read_as_slurm_reads_it(limit: str, expected: int | None) -> None:
+    assert seconds(limit) == expected
+
+
+def test_options_of_sbatch_may_hold_spaces(slurm: Path, unipt_command: Callable) -> None:
+    unipt_command("submit", "--sbatch", "--comment=two words", "--sbatch", "exclusive", *EXTRACT)
+
+    script = Path("jobs/extract.sh").read_text()
+    assert "#SBATCH --comment='two words'\n#SBATCH --exclusive\n" in script
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(slurm: Path, unipt_command: Callable) -> None:
+    Path("jobs").write_text("a file")
+
+    shown = unipt_command("submit", *EXTRACT)
+
+    assert shown.code == 2
+    assert shown.err.startswith("error: jobs/extract.sh: cannot be written (File exists).")

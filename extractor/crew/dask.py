@@ -64,6 +64,7 @@ class _Team:
         self._stop = Event(f"unipt-{uuid.uuid4().hex}", client)
         self._tasks: dict[str, Future[str | None]] = {}
         self._alone_since = time.monotonic()
+        self._is_waiting = False
 
     def look(self) -> bool:
         """Give new workers their task, forget those that are gone; whether there is more to do.
@@ -91,7 +92,13 @@ class _Team:
                     raise UserError(error)
                 return False
         if self._tasks:
-            self._alone_since = time.monotonic()
+            self._alone_since, self._is_waiting = time.monotonic(), False
+        elif not self._is_waiting:
+            self._is_waiting = True
+            self._progress.say(
+                f"waiting for workers of the Dask cluster, {_WAIT_FOR_WORKERS_S / 60:.0f} minutes "
+                "at most"
+            )
         elif time.monotonic() - self._alone_since > _WAIT_FOR_WORKERS_S:
             raise UserError(
                 f"--dask: no worker for {_WAIT_FOR_WORKERS_S / 60:.0f} minutes. Start some and run "

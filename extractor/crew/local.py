@@ -11,7 +11,14 @@ from collections.abc import Mapping
 from threading import Thread
 from typing import Any
 
-from cache_schema import Progress, StopSignals, UserError, open_storage
+from cache_schema import (
+    Progress,
+    StopSignals,
+    UserError,
+    missing_shards,
+    open_storage,
+    read_manifest,
+)
 
 from ..config import ExtractConfig
 from ..report import Filled
@@ -47,10 +54,17 @@ def fill_with_workers(config: ExtractConfig, progress: Progress) -> Filled:
             return crew.look()
 
         try:
-            filled = watch(path, progress, look, lambda: crew.num_made)
+            filled = watch(
+                path,
+                progress,
+                look,
+                has_begun=lambda: crew.has_begun,
+                num_made=lambda: crew.num_made,
+            )
         finally:
             crew.end()
-        if stop.is_requested and not crew.is_through:
+        manifest = read_manifest(storage)
+        if stop.is_requested and not (manifest and not missing_shards(storage, manifest)):
             progress.say("SIGTERM: what was begun is written; run the same command to go on")
             stop.act()
     return filled
@@ -60,10 +74,12 @@ class _Crew:
     """The workers of one extraction.
 
     Attributes:
+        has_begun: Whether a worker has opened the cache and found that it is the right one.
         num_made: Samples that went through their backbones.
     """
 
     def __init__(self, config: ExtractConfig, progress: Progress, stop: StopSignals) -> None:
+        self.has_begun = False
         self.num_made = 0
         self._config = config
         self._progress = progress
@@ -153,6 +169,7 @@ class _Crew:
             number, event = self._events.get()
             if "error" in event:
                 raise UserError(event["error"])
+            self.has_begun |= event.get("meter", [None])[0] == "extract"
             if "bytes" in event.get("facts", {}):
                 self.num_made += event["advance"]
             if number == 0:

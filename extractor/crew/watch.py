@@ -23,6 +23,8 @@ def watch(
     path: str,
     progress: Progress,
     is_alive: Callable[[], bool],
+    *,
+    has_begun: Callable[[], bool] = lambda: True,
     num_made: Callable[[], int] = lambda: 0,
 ) -> Filled:
     """Show how a cache fills.
@@ -31,6 +33,7 @@ def watch(
         path: Of the cache.
         progress: Where to report.
         is_alive: Whether somebody still works on it; called every half second, and may raise.
+        has_begun: Whether the cache that lies there is known to be the one that is asked for.
         num_made: Samples that went through a backbone meanwhile, where that is known: shards take
             their time until they are finished.
 
@@ -40,9 +43,9 @@ def watch(
     storage = open_storage(path)
     manifest = read_manifest(storage)
     done = 0 if manifest is None else _num_finished(storage, manifest)
-    while manifest is None and is_alive():
+    while (manifest is None or not has_begun()) and is_alive():
         time.sleep(_LOOK_EVERY_S)
-        manifest = read_manifest(storage)
+        manifest = manifest or read_manifest(storage)
     if manifest is None:
         return Filled()
     started = time.perf_counter()

@@ -257,7 +257,8 @@ def _not_found(path: Path) -> DataNotFoundError:
     close = difflib.get_close_matches(path.name, names, n=1)
     if close:
         return DataNotFoundError(f"{path}: no such file. Did you mean {folder / close[0]}?")
-    place = f"there is nothing like it in {folder}" if names else f"{folder} is empty or missing"
+    where = folder.absolute()
+    place = f"there is nothing like it in {where}" if names else f"{where} is empty or missing"
     return DataNotFoundError(f"{path}: no such file, {place}. Check the path.")
 
 
