@@ -55,22 +55,9 @@ def run_job(slurm: Path, script: Path, turn: int = 1) -> tuple[int, list[str]]:
 def test_a_script_asks_for_what_was_given_and_runs_the_command_as_it_is(
     slurm: Path, unipt_command: Callable
 ) -> None:
-    resources = (
-        "--jobs",
-        "8",
-        "--gpus",
-        "2",
-        "--cpus",
-        "4",
-        "--memory",
-        "32G",
-        "--time",
-        "4:00:00",
-    )
-    extract = (*EXTRACT, "--workers", "2")
-    shown = unipt_command(
-        "submit", *resources, "--time", "4:00:00", "--sbatch", "partition=gpu", *extract
-    )
+    resources = ("--jobs", "8", "--gpus", "2", "--cpus", "4", "--memory", "32G")
+    others = ("--time", "4:00:00", "--sbatch", "partition=gpu")
+    shown = unipt_command("submit", *resources, *others, *EXTRACT, "--workers", "2")
 
     assert (shown.code, shown.out) == (0, "77\n")
     script = Path("jobs/extract.sh").read_text()
