@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from review_caches import all_values, reviews_config
+from review_caches import all_values, loud_bert, reviews_config
 
 from cache_schema import UserError, find_garbage, verify
 from extractor import ExtractConfig, HiddenStateError, estimate, extract
@@ -175,15 +175,7 @@ def test_workers_fill_one_cache_and_say_what_one_process_says(config, expected) 
 def test_what_stops_a_worker_is_the_users_one_line(config, tiny_bert, tmp_path) -> None:
     with pytest.raises(UserError, match=r"no-such-model: there is no such folder"):
         extract(config.model_copy(update={"workers": 2, "backbone": "./no-such-model"}))
-    from safetensors.torch import load_file, save_file
-
-    loud = tmp_path / "loud"
-    loud.mkdir()
-    for file in tiny_bert.iterdir():
-        (loud / file.name).write_bytes(file.read_bytes())
-    weights = load_file(loud / "model.safetensors")
-    weights["encoder.layer.1.output.LayerNorm.bias"] += 1e5
-    save_file(weights, loud / "model.safetensors", metadata={"format": "pt"})
+    loud = loud_bert(tiny_bert, tmp_path)
     changed = {"workers": 2, "backbone": str(loud), "encoding": "float16"}
 
     with pytest.raises(UserError, match=r"too large for float16.*--encoding bfloat16") as found:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from review_caches import all_values, reviews_config
+from review_caches import all_values, loud_bert, reviews_config
 
 from cache_schema import (
     FeatureCache,
@@ -169,15 +169,7 @@ def test_what_will_not_fit_is_refused_before_it_starts(config, monkeypatch) -> N
 
 
 def test_values_too_large_for_float16_name_layer_row_and_flag(config, tiny_bert, tmp_path) -> None:
-    from safetensors.torch import load_file, save_file
-
-    folder = tmp_path / "loud-bert"
-    folder.mkdir()
-    for file in tiny_bert.iterdir():
-        (folder / file.name).write_bytes(file.read_bytes())
-    weights = load_file(folder / "model.safetensors")
-    weights["encoder.layer.1.output.LayerNorm.bias"] += 1e5
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    folder = loud_bert(tiny_bert, tmp_path)
     loud = config.model_copy(update={"backbone": str(folder), "encoding": "float16"})
 
     # The state as the backbone gave it: in float16 it is infinite.

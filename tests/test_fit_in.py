@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from pydantic import ValidationError
+from review_caches import loud_bert
 
 from cache_schema import FeatureCache, FingerprintMismatchError, StorageError, encoding, verify
 from extractor import ExtractConfig, HiddenStateError, estimate, extract, repair
@@ -145,15 +146,7 @@ def test_a_state_that_is_not_finite_is_named_with_a_quantised_encoding(config, t
 
 def test_states_that_float16_cannot_hold_are_stored_in_8_bits(config, tiny_bert) -> None:
     """States of 1e5 are rounded from what the backbone gave, never by way of float16."""
-    from safetensors.torch import load_file, save_file
-
-    folder = Path(config.cache).with_name("loud-bert")
-    folder.mkdir()
-    for file in tiny_bert.iterdir():
-        (folder / file.name).write_bytes(file.read_bytes())
-    weights = load_file(folder / "model.safetensors")
-    weights["encoder.layer.1.output.LayerNorm.bias"] += 1e5
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    folder = loud_bert(tiny_bert, Path(config.cache).parent)
 
     extract(changed(config, backbone=str(folder), encoding="int8"))
 
