@@ -25,7 +25,7 @@ def gc(
 ) -> None:
     """Remove what crashes left in a cache.
 
-    That are files that no receipt names.
+    Only what no receipt names and nobody is writing.
     """
     from cache_schema import find_garbage, remove_garbage
 

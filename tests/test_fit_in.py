@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from pydantic import ValidationError
-from review_caches import loud_bert
+from review_caches import loud_bert, reviews_config
 
 from cache_schema import FeatureCache, FingerprintMismatchError, StorageError, encoding, verify
 from extractor import ExtractConfig, HiddenStateError, estimate, extract, repair
@@ -17,16 +17,9 @@ from extractor import ExtractConfig, HiddenStateError, estimate, extract, repair
 
 @pytest.fixture
 def config(tiny_bert: Path, reviews_csv: Path, tmp_path: Path) -> ExtractConfig:
-    """48 reviews in several shards."""
-    return ExtractConfig(
-        backbone=str(tiny_bert),
-        data=(str(reviews_csv),),
-        targets=("label",),
-        cache=str(tmp_path / "cache"),
-        device="cpu",
-        batch_size=5,
-        shard_bytes=8192,
-    )
+    """In the encoding that is chosen if nobody asks for one."""
+    config = reviews_config(tiny_bert, reviews_csv, tmp_path)
+    return config.model_copy(update={"encoding": None, "batch_size": 5})
 
 
 def changed(config: ExtractConfig, **settings: object) -> ExtractConfig:
