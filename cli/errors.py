@@ -28,6 +28,9 @@ def shown_as_one_line() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as interrupt:
+        # Ctrl-C while a dataclass was made leaves a mark by which `python -m` ends in a signal,
+        # whatever the exit code. Evaluating a string takes it away (CPython's run_eval_code_obj).
+        eval("None")
         _leave(f"interrupted; {str(interrupt) or AGAIN}", INTERRUPTED)
     except Exception as error:
         message = message_for_user(error)

@@ -484,6 +484,21 @@ def test_ctrl_c_stops_an_extraction_that_can_go_on(
     assert "cache: complete (2,000 samples" in unipt_command(*command).out
 
 
+def test_ctrl_c_while_a_module_is_imported_ends_in_the_same_exit_code(in_tmp: Path) -> None:
+    """Dataclasses are made with `exec`, after which Python would end in SIGINT instead."""
+    script = "import sys; from cli.errors import shown_as_one_line\n"
+    script += "try:\n with shown_as_one_line(): exec('raise KeyboardInterrupt')\n"
+    script += "except Exception as error: sys.exit(error.exit_code)"
+    Path("interrupted_import.py").write_text(script)
+
+    ended = subprocess.run(
+        [sys.executable, "-m", "interrupted_import"], capture_output=True, text=True, check=False
+    )
+
+    assert ended.stderr == "interrupted; run the same command again to go on\n"
+    assert ended.returncode == 130
+
+
 def test_ctrl_c_stops_a_training_that_can_go_on(
     unipt_command: Run, tiny_bert: Path, reviews_csv: Path, in_tmp: Path
 ) -> None:
