@@ -38,7 +38,7 @@ from cache_schema import (
 LAYERS, WIDTH, SAMPLES_PER_SHARD, BATCH = 13, 768, 280, 64
 
 
-def build(path: Path, num_samples: int) -> np.ndarray:
+def build(path: str | Path, num_samples: int) -> np.ndarray:
     """Write a cache of random numbers; the lengths of its samples."""
     rng = np.random.default_rng(0)
     lengths = rng.integers(16, 33, num_samples)

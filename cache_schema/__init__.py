@@ -44,6 +44,7 @@ from .receipts import (
     UnreadableSample,
     finished_shards,
     read_receipt,
+    read_receipts,
 )
 from .shard import ShardContents, StreamContents
 from .storage import Storage, open_storage
@@ -110,6 +111,7 @@ __all__ = [
     "open_storage",
     "read_manifest",
     "read_receipt",
+    "read_receipts",
     "remove_garbage",
     "rounded",
     "tensor_dtype",

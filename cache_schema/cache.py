@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +15,12 @@ from .batch import FeatureBatch, RowLayout, StreamBatch
 from .coding import tensor_dtype, to_stored
 from .encodings import encoding
 from .errors import CacheError, CacheNotFoundError, CorruptCacheError, IncompleteCacheError
+from .local_copy import LocalCopy
 from .manifest import Manifest, StreamSpec, TargetSpec
 from .quantised import Scales
 from .ragged import Ragged
 from .reader import SampleReader
-from .receipts import Receipt, UnreadableSample, finished_shards, read_receipt
+from .receipts import Receipt, UnreadableSample, finished_shards, read_receipt, read_receipts
 from .storage import Storage, open_storage
 from .writer import read_manifest
 
@@ -50,28 +51,44 @@ class FeatureCache:
     """A cache opened for reading. Use `open`.
 
     Samples are numbered 0 to `num_samples` - 1 over all splits. A sample's bytes are checked
-    against their CRC the first time this object reads them.
+    against their CRC the first time this object reads them, those of a local copy every time.
     """
 
-    def __init__(self, storage: Storage, manifest: Manifest, receipts: dict[int, Receipt]) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        manifest: Manifest,
+        receipts: dict[int, Receipt],
+        local_copy: LocalCopy | None = None,
+    ) -> None:
         self.storage = storage
         self.manifest = manifest
         self.receipts = receipts
+        self.local_copy = local_copy
         self._encoding = encoding(manifest.encoding)
-        self._reader = SampleReader(storage, manifest, receipts)
+        self._reader = SampleReader(storage, manifest, receipts, local_copy)
 
     @classmethod
-    def open(cls, path: str | Path, *, allow_partial: bool = False) -> FeatureCache:
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        allow_partial: bool = False,
+        local_copy: str | Path | None = None,
+    ) -> FeatureCache:
         """Open a cache.
 
         Args:
             path: Local folder or URL.
             allow_partial: Use the finished shards of a cache that is still being written.
+            local_copy: Folder that keeps the hidden states which were read once, for a cache on an
+                object store or a slow file server; without effect on the cache's own disk.
 
         Raises:
             CacheNotFoundError: There is no cache at `path`.
             IncompleteCacheError: Shards are missing, and `allow_partial` is not set.
             CorruptCacheError: A receipt is damaged or belongs to another cache.
+            StorageError: The cache cannot be reached, or the copy not be written.
         """
         storage = open_storage(path)
         manifest = read_manifest(storage)
@@ -80,11 +97,14 @@ class FeatureCache:
         finished = [s for s in sorted(finished_shards(storage)) if s < manifest.num_shards]
         if not finished or (len(finished) < manifest.num_shards and not allow_partial):
             raise IncompleteCacheError(path, finished=len(finished), total=manifest.num_shards)
-        receipts = {shard: _checked_receipt(storage, manifest, shard) for shard in finished}
-        return cls(storage, manifest, receipts)
+        receipts = read_receipts(storage, finished, partial(_checked_receipt, manifest))
+        copy = None
+        if local_copy is not None:
+            copy = LocalCopy.beside(storage, Path(local_copy), manifest.identity.fingerprint)
+        return cls(storage, manifest, receipts, copy)
 
     def __reduce__(self) -> tuple[type[FeatureCache], tuple[object, ...]]:
-        return FeatureCache, (self.storage, self.manifest, self.receipts)
+        return FeatureCache, (self.storage, self.manifest, self.receipts, self.local_copy)
 
     @property
     def path(self) -> str:
@@ -180,18 +200,19 @@ class FeatureCache:
                 f"{self.path}: {error.args[0]}. Extract again with --target {name}."
             ) from error
         if spec.kind in ("categories", "numbers", "string"):
-            parts = [self._ragged(shard, f"targets/{name}") for shard in self._all_shards()]
+            parts = [
+                *self._reader.of_shards(
+                    lambda shard: self._ragged(shard, f"targets/{name}"), self._all_shards()
+                )
+            ]
             lengths = np.concatenate([part.lengths for part in parts])
             joined = Ragged.from_lengths(np.concatenate([p.values for p in parts]), lengths)
             return TargetColumn(spec, joined.values, joined.offsets)
-        columns = [self._column(shard, f"targets/{name}", spec) for shard in self._all_shards()]
-        return TargetColumn(spec, np.concatenate(columns))
+        return TargetColumn(spec, self._column(f"targets/{name}", spec))
 
     def source_rows(self) -> np.ndarray:
         """(samples,) int64: row in the source data of each sample; -1 where unfinished."""
-        return np.concatenate(
-            [self._column(shard, "samples/id", None) for shard in self._all_shards()]
-        )
+        return self._column("samples/id", None)
 
     def input(self, name: str, samples: Sequence[int] | np.ndarray) -> list[np.ndarray]:
         """A stored model input (such as `token_ids`) of some samples.
@@ -286,11 +307,8 @@ class FeatureCache:
         for spec in self.manifest.streams:
             if spec.axes:
                 grid = np.zeros((self.num_samples, len(spec.axes)), np.int64)
-                for shard in self.receipts:
-                    samples = self.manifest.shard_samples(shard)
-                    grid[samples.start : samples.stop] = self._reader.read_array(
-                        shard, f"{spec.name}/grid"
-                    )
+                for where, part in self._reader.of_each_shard(f"{spec.name}/grid"):
+                    grid[where] = part
                 grids[spec.name] = grid
         return grids
 
@@ -301,13 +319,13 @@ class FeatureCache:
         shard = int(self._reader.shards_of(np.array([sample]))[0])
         return shard, sample - self.manifest.shard_starts[shard]
 
-    def _column(self, shard: int, name: str, spec: TargetSpec | None) -> np.ndarray:
-        if shard in self.receipts:
-            return self._reader.read_array(shard, name)
-        count = len(self.manifest.shard_samples(shard))
-        if spec is not None and spec.kind == "number":
-            return np.full(count, np.nan)
-        return np.full(count, -1, np.int64)
+    def _column(self, name: str, spec: TargetSpec | None) -> np.ndarray:
+        """An array with one value for each sample; -1 or NaN where unfinished."""
+        is_number = spec is not None and spec.kind == "number"
+        column = np.full(self.num_samples, np.nan if is_number else -1)
+        for where, part in self._reader.of_each_shard(name):
+            column[where] = part
+        return column
 
     def _ragged(self, shard: int, name: str) -> Ragged:
         if shard in self.receipts:
@@ -319,7 +337,7 @@ class FeatureCache:
         return Ragged(np.zeros(0, np.int64), np.zeros(count + 1, np.int64))
 
 
-def _checked_receipt(storage: Storage, manifest: Manifest, shard: int) -> Receipt:
+def _checked_receipt(manifest: Manifest, storage: Storage, shard: int) -> Receipt:
     try:
         receipt = read_receipt(storage, shard)
     except ValueError as error:

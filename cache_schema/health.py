@@ -22,6 +22,7 @@ from .receipts import (
     group_document,
     is_intact,
     read_receipt,
+    read_receipts,
     receipt_key,
     shard_numbers,
 )
@@ -96,14 +97,13 @@ def drop_bad_shards(path: str | Path, problems: Sequence[Problem]) -> list[int]:
         if problem.key in ("shards/zarr.json", "receipts/zarr.json"):
             storage.write(problem.key, [group_document()])
     dropped = sorted({p.shard for p in problems if p.shard is not None})
-    for shard in dropped:
-        if shard not in finished_shards(storage):
-            continue
-        # The receipt first: a crash in between leaves an unfinished shard and garbage.
+    finished = finished_shards(storage).intersection(dropped)
+    # The receipts first: a crash in between leaves unfinished shards and garbage.
+    for shard in sorted(finished):
         storage.delete(f"receipts/{shard:06d}")
-        for owner, attempt in attempts(storage):
-            if owner == shard:
-                storage.delete(f"shards/{attempt}")
+    for shard, attempt in attempts(storage):
+        if shard in finished:
+            storage.delete(f"shards/{attempt}")
     return dropped
 
 
@@ -116,10 +116,8 @@ def find_garbage(path: str | Path, *, include_recent: bool = False) -> list[Garb
     """
     storage = open_storage(path)
     _manifest(storage)
-    winners = {}
-    for shard in finished_shards(storage):
-        receipt = _receipt_or_none(storage, shard)
-        winners[shard] = receipt.attempt if receipt else None
+    receipts = read_receipts(storage, finished_shards(storage), _receipt_or_none)
+    winners = {shard: receipt.attempt if receipt else None for shard, receipt in receipts.items()}
     garbage = []
     for shard, attempt in attempts(storage):
         if winners.get(shard) == attempt:
@@ -215,7 +213,8 @@ def describe_layers(path: str | Path) -> dict[str, list[tuple[float, float]]]:
     """Per stream, each stored layer's (absolute maximum, root mean square) over the cache."""
     storage = open_storage(path)
     manifest = _manifest(storage)
-    receipts = [r for s in finished_shards(storage) if (r := _receipt_or_none(storage, s))]
+    found = read_receipts(storage, sorted(finished_shards(storage)), _receipt_or_none)
+    receipts = [receipt for receipt in found.values() if receipt]
     table = {}
     for spec in manifest.streams:
         rows = np.array([r.arrays[f"{spec.name}/values"].shape[0] for r in receipts])

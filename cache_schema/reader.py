@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from typing import TypeVar
 
 import numpy as np
 
 from .checksums import crc32c_of
 from .encodings import encoding
 from .errors import CorruptCacheError
+from .local_copy import Chunk, LocalCopy
 from .manifest import Manifest, StreamSpec
 from .receipts import Receipt
 from .shard import SAMPLE_CRCS, chunk_key, read_array
 from .storage import Storage
 
-_READ_THREADS = 4  # pread releases the interpreter lock; more gave nothing on 2 cores
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,26 @@ class StreamIndex:
 
 
 class SampleReader:
-    """Reads arrays and samples of the finished shards of one cache."""
+    """Reads arrays and samples of the finished shards of one cache.
 
-    def __init__(self, storage: Storage, manifest: Manifest, receipts: dict[int, Receipt]) -> None:
+    Args:
+        storage: Of the cache.
+        manifest: Of the cache.
+        receipts: Of its finished shards.
+        copy: Where hidden states are kept that were read once; nowhere if None.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        manifest: Manifest,
+        receipts: dict[int, Receipt],
+        copy: LocalCopy | None = None,
+    ) -> None:
         self._storage = storage
         self._manifest = manifest
         self._receipts = receipts
+        self._copy = copy
         self._encoding = encoding(manifest.encoding)
         self._shard_starts = np.array(manifest.shard_starts)
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
@@ -71,16 +87,21 @@ class SampleReader:
             for spec in streams
         }
         columns = [crcs for stream in index.values() for crcs in stream.crcs.values()]
-        for shard in self._receipts:
-            samples = self._manifest.shard_samples(shard)
-            where = slice(samples.start, samples.stop)
-            for known, crcs in zip(columns, self.read_array(shard, SAMPLE_CRCS).T, strict=True):
+        for where, found in self.of_each_shard(SAMPLE_CRCS):
+            for known, crcs in zip(columns, found.T, strict=True):
                 known[where] = crcs
-            for spec in streams:
-                offsets = self.read_array(shard, f"{spec.name}/offsets")
+        for spec in streams:
+            for where, offsets in self.of_each_shard(f"{spec.name}/offsets"):
                 index[spec.name].row_starts[where] = offsets[:-1]
                 index[spec.name].lengths[where] = np.diff(offsets)
         return index
+
+    def of_each_shard(self, name: str) -> Iterator[tuple[slice, np.ndarray]]:
+        """The samples of each finished shard, and its array of this name."""
+        arrays = self.of_shards(lambda shard: self.read_array(shard, name), self._receipts)
+        for shard, array in zip(self._receipts, arrays, strict=True):
+            samples = self._manifest.shard_samples(shard)
+            yield slice(samples.start, samples.stop), array
 
     def shards_of(self, samples: np.ndarray) -> np.ndarray:
         """The shard that each sample lies in."""
@@ -101,6 +122,10 @@ class SampleReader:
             raise CorruptCacheError(
                 f"{path}: shard {shard}: {error}. Run `unipt repair {path}`."
             ) from error
+
+    def of_shards(self, read: Callable[[int], T], shards: Iterable[int]) -> Iterator[T]:
+        """What `read` gives of each shard, in order, several at a time."""
+        return self._threads().map(read, shards)
 
     def read_samples(
         self, spec: StreamSpec, part: str, chosen: np.ndarray, out: np.ndarray
@@ -124,35 +149,43 @@ class SampleReader:
         columns = (chosen, shards, index.row_starts[chosen] * row_bytes, ends - num_bytes, ends)
         jobs = list(zip(*(column.tolist() for column in columns), strict=True))
         target = out.data.cast("B")
-        keys = {
-            shard: chunk_key(self._receipts[shard].attempt, f"{spec.name}/{part}", 3)
+        array = f"{spec.name}/{part}"
+        chunks = {
+            shard: Chunk(
+                chunk_key(self._receipts[shard].attempt, array, 3),
+                self._receipts[shard].arrays[array].shape[0] * row_bytes,
+            )
             for shard in set(shards.tolist())
         }
-
         crcs, checked = index.crcs[part], index.checked[part]
 
         def read(jobs: Iterable[tuple[int, int, int, int, int]]) -> None:
             for sample, shard, offset, start, end in jobs:
                 view = target[start:end]
+                is_right = partial(_has_crc, view, int(crcs[sample]))
                 try:
-                    self._storage.read_into(keys[shard], offset, view)
+                    if self._copy is not None:
+                        found = self._copy.read_into(chunks[shard], offset, view, is_right)
+                    else:
+                        self._storage.read_into(chunks[shard].key, offset, view)
+                        found = checked[sample] or is_right()
                 except (EOFError, FileNotFoundError) as error:
                     raise self._corrupt(spec.name, sample, shard, str(error)) from error
-                if not checked[sample]:
-                    if crc32c_of(np.frombuffer(view, np.uint8)) != crcs[sample]:
-                        raise self._corrupt(spec.name, sample, shard, "its bytes changed")
-                    checked[sample] = True
+                if not found:
+                    raise self._corrupt(spec.name, sample, shard, "its bytes changed")
+                checked[sample] = True
 
         if len(jobs) == 1:
             read(jobs)
             return
-        turns = [jobs[turn::_READ_THREADS] for turn in range(_READ_THREADS)]
-        list(self._threads().map(read, turns))
+        at_once = (self._copy or self._storage).parallel_reads
+        list(self._threads().map(read, (jobs[turn::at_once] for turn in range(at_once))))
 
     def _threads(self) -> ThreadPoolExecutor:
         # A forked process has its parent's pool without its threads, and would wait for ever.
         if self._pool is None or self._pool[0] != os.getpid():
-            self._pool = os.getpid(), ThreadPoolExecutor(_READ_THREADS, "unipt-read")
+            threads = ThreadPoolExecutor(self._storage.parallel_reads, "unipt-read")
+            self._pool = os.getpid(), threads
         return self._pool[1]
 
     def _corrupt(self, stream: str, sample: int, shard: int, what: str) -> CorruptCacheError:
@@ -161,3 +194,7 @@ class SampleReader:
             f"{path}: sample {sample} of stream {stream!r} (shard {shard}): {what}. "
             f"Run `unipt repair {path}`."
         )
+
+
+def _has_crc(data: memoryview, crc: int) -> bool:
+    return crc32c_of(np.frombuffer(data, np.uint8)) == crc

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
-from typing import cast
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar, cast
 
 import google_crc32c
 from pydantic import Field, JsonValue
 
 from .manifest import Document
 from .storage import Storage
+
+T = TypeVar("T")
 
 _SHARD = re.compile(r"[0-9]{6,}")
 
@@ -114,6 +117,22 @@ def read_receipt(storage: Storage, shard: int) -> Receipt | None:
     """
     data = storage.read(receipt_key(shard))
     return None if data is None else Receipt.model_validate(parse_group_document(data))
+
+
+def read_receipts(
+    storage: Storage, shards: Iterable[int], read: Callable[[Storage, int], T]
+) -> dict[int, T]:
+    """The receipts of several shards, several reads at a time.
+
+    Args:
+        storage: Of the cache.
+        shards: Whose.
+        read: Reads one, such as `read_receipt`.
+    """
+    numbers = list(shards)
+    with ThreadPoolExecutor(storage.parallel_reads) as threads:
+        found = threads.map(lambda shard: read(storage, shard), numbers)
+        return dict(zip(numbers, found, strict=True))
 
 
 def shard_numbers(names: Iterable[str]) -> set[int]:

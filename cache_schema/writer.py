@@ -15,6 +15,7 @@ from .receipts import (
     finished_shards,
     group_document,
     parse_group_document,
+    receipt_key,
     shard_numbers,
 )
 from .shard import ShardContents, write_arrays
@@ -64,6 +65,10 @@ class CacheWriter:
     def missing_shards(self) -> list[int]:
         """Shards without a receipt, in order."""
         return missing_shards(self.storage, self.manifest)
+
+    def is_finished(self, shard: int) -> bool:
+        """Whether a shard has a receipt."""
+        return self.storage.size(receipt_key(shard)) is not None
 
     def discard_if_empty(self) -> bool:
         """Remove the cache again if nothing is finished or being made; whether it was removed."""

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from .caches import open_caches
 from .console import Terminal
-from .options import Device, Json, Quiet, RunOption
+from .options import Device, Json, LocalCopy, Quiet, RunOption
 from .wording import table
 
 
@@ -22,6 +23,7 @@ def evaluate(
     ],
     split: Annotated[str, typer.Option(metavar="NAME", help="Split to evaluate on.")] = "test",
     device: Device = "auto",
+    local_copy: LocalCopy = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -30,13 +32,14 @@ def evaluate(
     from trainer import CacheExcerpt
 
     terminal = Terminal(quiet=quiet, as_json=as_json)
-    metrics = unipt.evaluate(run, cache, split, device=device, progress=terminal)
+    opened = open_caches(cache, local_copy, terminal)
+    metrics = unipt.evaluate(run, opened, split, device=device, progress=terminal)
     facts = {"run": run, "cache": cache, "split": split, "metrics": metrics}
     shown = table((split, ""), [(name, f"{value:.4f}") for name, value in metrics.items()])
     terminal.result(shown, facts)
     terminal.say(f"written to {run / f'metrics-{split}.json'}")
     if len(cache) == 1:
-        terminal.suggest_prediction(run, CacheExcerpt.of(unipt.open_cache(cache[0])).example)
+        terminal.suggest_prediction(run, CacheExcerpt.of(opened[0]).example)
         return
     caches = [part for path in cache for part in ("--cache", path)]
     there = ("--split", split, "--out", "ranked.parquet")

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from . import completion
+from .caches import open_caches
 from .console import Terminal
-from .options import Device, Json, Quiet, Settings
+from .options import Device, Json, LocalCopy, Quiet, Settings
 from .wording import duration_text, number_text, table
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def fit(
     allow_partial: Annotated[
         bool, typer.Option("--allow-partial", help="Train from a cache that is not finished.")
     ] = False,
+    local_copy: LocalCopy = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -103,7 +105,7 @@ def fit(
     if lr:
         given["optimizer"] = {"learning_rates": lr}
     inside = [] if reduction is None else [f"network.reduction={reduction}"]
-    opened = [unipt.open_cache(path, allow_partial=allow_partial) for path in cache]
+    opened = open_caches(cache, local_copy, terminal, allow_partial=allow_partial)
     try:
         report = unipt.fit(
             opened,

@@ -42,6 +42,15 @@ OnError = Annotated[
     Literal["fail", "skip"],
     typer.Option(help="What an unusable row does: stop, or be left out."),
 ]
+LocalCopy = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        envvar="UNIPT_LOCAL_COPY",
+        help="Keeps what was read of a cache that is not on this disk: an object store, a file "
+        "server.",
+    ),
+]
 Device = Annotated[
     Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="auto: the fastest there is.")
 ]

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from .caches import open_caches
 from .console import Terminal
 from .options import (
     Device,
     ImageColumn,
     Json,
+    LocalCopy,
     MediaRoot,
     Quiet,
     RegionsColumn,
@@ -98,6 +100,7 @@ def predict(
         int | None,
         typer.Option(min=1, metavar="N", help="Samples per forward pass; 32 if not given."),
     ] = None,
+    local_copy: LocalCopy = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -141,7 +144,7 @@ def predict(
         if len(cache) > 1:
             raise typer.BadParameter("SAMPLE is searched for in one --cache")
         model = unipt.load(run, device=device, backbone=backbone)
-        opened = unipt.open_cache(cache[0])
+        (opened,) = open_caches(cache, local_copy, terminal)
         side = model.side_of(opened)
         where = {side: opened, **_given({}, split=split, top=top or SHOWN_MATCHES)}
         found = {query: model.search(query, **where) for query in samples}
@@ -154,7 +157,8 @@ def predict(
         _refuse_unreadable(rows)
     elif cache and out:
         chosen = _given({}, split=split, top=top)
-        predicted = unipt.predict_cached(run, cache, **chosen, device=device, progress=terminal)
+        caches = open_caches(cache, local_copy, terminal)
+        predicted = unipt.predict_cached(run, caches, **chosen, device=device, progress=terminal)
         _write(predicted, out, {"run": run, "cache": cache, "out": out}, terminal)
     elif data and out:
         splits = () if split is None else (split,)

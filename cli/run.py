@@ -9,7 +9,7 @@ import typer
 
 from . import completion
 from .console import Terminal
-from .options import Json, Quiet, Settings
+from .options import Json, LocalCopy, Quiet, Settings
 from .wording import table
 
 
@@ -29,6 +29,7 @@ def run(
     extract_only: Annotated[
         bool, typer.Option("--extract-only", help="Stop when the caches are complete.")
     ] = False,
+    local_copy: LocalCopy = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -46,4 +47,4 @@ def run(
         raise typer.BadParameter("needed the NAME of a pipeline, or --list")
     else:
         pipeline = load_pipeline(path, name, settings or ())
-        run_pipeline(pipeline, terminal, extract_only=extract_only)
+        run_pipeline(pipeline, terminal, extract_only=extract_only, local_copy=local_copy)

@@ -12,6 +12,7 @@ import extractor
 import trainer
 import unipt
 
+from .caches import open_caches
 from .console import Terminal
 from .extract import summary
 from .pipelines import Pipeline, PredictStage
@@ -28,13 +29,20 @@ Caches = Sequence["FeatureCache"]
 """Those that a run reads, in the task's order."""
 
 
-def run_pipeline(pipeline: Pipeline, terminal: Terminal, *, extract_only: bool = False) -> None:
+def run_pipeline(
+    pipeline: Pipeline,
+    terminal: Terminal,
+    *,
+    extract_only: bool = False,
+    local_copy: Path | None = None,
+) -> None:
     """Run what is not done yet, and print what came out.
 
     Args:
         pipeline: What to run.
         terminal: Where to print.
         extract_only: Leave when the caches are complete.
+        local_copy: Folder that keeps what was read of the caches; None for nowhere.
 
     Raises:
         UserError: A stage cannot run, or a run folder holds a run of other settings.
@@ -47,7 +55,8 @@ def run_pipeline(pipeline: Pipeline, terminal: Terminal, *, extract_only: bool =
     if extract_only:
         terminal.result("", {"extract": extracted})
         return
-    opened = {stage: unipt.open_cache(report.cache) for stage, report in extractions.items()}
+    paths = [report.cache for report in extractions.values()]
+    opened = dict(zip(extractions, open_caches(paths, local_copy, terminal), strict=True))
     caches = {
         name: [opened[stage] for stage in settings.caches or opened]
         for name, settings in pipeline.fit.items()

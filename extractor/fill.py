@@ -172,20 +172,23 @@ def _write_missing(
     from .pipeline import extract_shards
 
     manifest, bytes_per_sample = plan.manifest, plan.bytes_per_sample
-    missing = sum(len(manifest.shard_samples(shard)) for shard in writer.missing_shards())
-    done = manifest.num_samples - missing
+    missing = writer.missing_shards()
+    done = manifest.num_samples - sum(len(manifest.shard_samples(shard)) for shard in missing)
     started = time.perf_counter()
     with (
         stop,
         Claims(writer.storage) as claims,
         reports.meter("extract", manifest.num_samples, "samples", done) as meter,
     ):
-        share = Share(writer, claims, stop, meter)
+        share = Share(writer, missing, claims, stop, meter)
 
         def count(samples: int) -> None:
             meter.advance(samples, bytes=int(samples * bytes_per_sample))
 
-        while writer.missing_shards():
+        while share.is_unfinished():
+            if stop.is_requested:
+                reports.say("SIGTERM: what was begun is written; run the same command to go on")
+                stop.act()
             extract_shards(
                 backbone,
                 share,
@@ -195,10 +198,6 @@ def _write_missing(
                 batch_size=batch_size_of(config, backbone),
                 on_batch=count,
             )
-            share.wait_for_others()
-            if stop.is_requested and writer.missing_shards():
-                reports.say("SIGTERM: what was begun is written; run the same command to go on")
-                stop.act()
         claims.clear()
     return Filled(share.num_written, time.perf_counter() - started)
 

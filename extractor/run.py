@@ -18,6 +18,7 @@ from cache_schema import (
     open_storage,
     read_manifest,
     read_receipt,
+    read_receipts,
     verify,
 )
 
@@ -143,7 +144,7 @@ def _report(path: str, filled: Filled | None, reports: Progress) -> ExtractionRe
     manifest = read_manifest(storage)
     if manifest is None:
         raise CacheNotFoundError(path)
-    receipts = [read_receipt(storage, shard) for shard in range(manifest.num_shards)]
+    receipts = [*read_receipts(storage, range(manifest.num_shards), read_receipt).values()]
     totals = Totals.of(manifest)
     return ExtractionReport(
         cache=path,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from cache_schema import CacheWriter, Claims, Meter, ShardContents, StopSignals
 
@@ -16,6 +17,7 @@ class Share:
 
     Args:
         writer: Of the cache.
+        missing: The shards that the meter has not counted.
         claims: Of this worker.
         stop: Says when no shard may be begun any more.
         meter: Counts samples, also those that others finish.
@@ -25,27 +27,31 @@ class Share:
     """
 
     def __init__(
-        self, writer: CacheWriter, claims: Claims, stop: StopSignals, meter: Meter
+        self,
+        writer: CacheWriter,
+        missing: Iterable[int],
+        claims: Claims,
+        stop: StopSignals,
+        meter: Meter,
     ) -> None:
         self._writer = writer
+        self._missing = set(missing)
         self._claims = claims
         self._stop = stop
         self._meter = meter
-        self._taken: set[int] = set()
+        self._looked = -math.inf
         self._in_hand: set[int] = set()
-        self._counted = set(range(writer.manifest.num_shards)) - set(writer.missing_shards())
         self.num_written = 0
 
     def __iter__(self) -> Iterator[int]:
         for shard in self._order():
             if self._stop.is_requested or (self._in_hand and not self._are_plenty()):
                 return
-            if not self._claims.take(shard):
+            if shard not in self._look() or not self._claims.take(shard):
                 continue
-            if shard not in self._look():
-                self._claims.release(shard)  # it was finished just before
+            if self._writer.is_finished(shard):  # after the last look, and its claim given up
+                self._claims.release(shard)
                 continue
-            self._taken.add(shard)
             self._in_hand.add(shard)
             yield shard
 
@@ -53,18 +59,21 @@ class Share:
         """Write a shard that was taken, and give up its claim."""
         if self._writer.write_shard(shard, contents):
             self.num_written += len(self._writer.manifest.shard_samples(shard))
+        self._missing.discard(shard)
         self._claims.release(shard)
         self._in_hand.discard(shard)
 
-    def wait_for_others(self) -> None:
-        """Give those a moment who make all that is left, and count what they finish."""
+    def is_unfinished(self) -> bool:
+        """Whether a shard is still missing; waits a moment for those who make all that is left."""
+        self._looked = -math.inf
         missing = self._look()
         if missing and missing <= self._claims.of_others() and not self._stop.is_requested:
             time.sleep(_LOOK_EVERY_S)
+        return bool(missing)
 
     def _order(self) -> list[int]:
         """What is missing; those who join others begin somewhere else than they did."""
-        missing = self._writer.missing_shards()
+        missing = sorted(self._look())
         if not (missing and self._claims.of_others()):
             return missing
         start = random.randrange(len(missing))
@@ -73,15 +82,18 @@ class Share:
     def _are_plenty(self) -> bool:
         """Whether one can be prepared ahead; the last ones are left to whoever has none."""
         others = self._claims.of_others()
-        free = set(self._writer.missing_shards()) - others - self._in_hand
-        return len(free) > len(others)
+        return len(self._look() - others - self._in_hand) > len(others)
 
     def _look(self) -> set[int]:
-        """The shards that are missing now; what others have finished is counted."""
-        missing = set(self._writer.missing_shards())
-        manifest = self._writer.manifest
-        finished = set(range(manifest.num_shards)) - missing
-        for shard in finished - self._counted - self._taken:
-            self._meter.advance(len(manifest.shard_samples(shard)))
-        self._counted |= finished
-        return missing
+        """The shards that are missing, by what others had finished a second ago at most.
+
+        Not oftener: a listing of ten thousand receipts takes an object store seconds.
+        """
+        if time.monotonic() - self._looked >= _LOOK_EVERY_S:
+            finished = self._missing.difference(self._writer.missing_shards())
+            # What is in hand was counted batch by batch.
+            for shard in finished - self._in_hand:
+                self._meter.advance(len(self._writer.manifest.shard_samples(shard)))
+            self._missing -= finished
+            self._looked = time.monotonic()
+        return self._missing

@@ -28,18 +28,19 @@ from cli.examples import EXAMPLES
 Run = Callable[..., Outcome]
 
 FLAGS = {
-    "run": "NAME --file --list --set --extract-only --quiet --json",
+    "run": "NAME --file --list --set --extract-only --local-copy --quiet --json",
     "extract": "--backbone --data --revision --split --modality --text-column "
     "--text-pair-column --image-column --video-column --regions-column --frames --image-size "
     "--media-root --views --target --key --cache --layers --precision --quantize --encoding "
     "--fit-in --max-length --align --device --batch-size --workers --dask --on-error "
     "--trust-remote-code --dry-run --quiet --json",
     "fit": "--cache --task --target --network --epochs --lr --batch-size --reduction --seed "
-    "--device --precision --run --set --resume --overwrite --allow-partial --quiet --json",
-    "evaluate": "--run --cache --split --device --quiet --json",
+    "--device --precision --run --set --resume --overwrite --allow-partial --local-copy --quiet "
+    "--json",
+    "evaluate": "--run --cache --split --device --local-copy --quiet --json",
     "predict": "--run SAMPLE --data --cache --split --top --out --draw --text-column "
     "--text-pair-column --image-column --video-column --regions-column --media-root --on-error "
-    "--backbone --device --batch-size --quiet --json",
+    "--backbone --device --batch-size --local-copy --quiet --json",
     "inspect": "CACHE --json",
     "verify": "CACHE --quick --quiet --json",
     "repair": "CACHE --quiet --json",

@@ -17,6 +17,7 @@ import torch
 from review_caches import all_values, loud_bert, reviews_config
 
 from cache_schema import UserError, find_garbage, verify
+from cache_schema.storage import LocalStorage
 from extractor import ExtractConfig, HiddenStateError, estimate, extract
 
 RUN = """
@@ -156,6 +157,26 @@ def test_sigterm_writes_what_was_begun_and_begins_no_more(config, expected) -> N
     assert 1 <= finished <= 2
     assert not list((Path(config.cache) / "claims").glob("0*"))
     extract(config)
+    is_sound_and_equals(config.cache, expected)
+
+
+def test_receipts_are_not_listed_for_every_shard(config, expected, monkeypatch) -> None:
+    """A listing of ten thousand takes an object store seconds."""
+    listed: list[float] = []
+    names = LocalStorage.names
+
+    def count(self: LocalStorage, prefix: str) -> list[str]:
+        if prefix == "receipts":
+            listed.append(time.monotonic())
+        return names(self, prefix)
+
+    monkeypatch.setattr(LocalStorage, "names", count)
+    monkeypatch.setattr("extractor.share._LOOK_EVERY_S", 3600)
+
+    report = extract(config)
+
+    assert report.num_shards >= 10
+    assert len(listed) < report.num_shards
     is_sound_and_equals(config.cache, expected)
 
 

@@ -99,15 +99,22 @@ def extract(
     return extractor.extract(checked(extractor.ExtractConfig, asked, "extract"), progress)
 
 
-def open_cache(path: str | Path, *, allow_partial: bool = False) -> FeatureCache:
+def open_cache(
+    path: str | Path, *, allow_partial: bool = False, local_copy: str | Path | None = None
+) -> FeatureCache:
     """Open a cache: `cache[7]` and `cache.gather([3, 1, 2])` are `FeatureBatch`es.
+
+    Args:
+        path: Folder or URL.
+        allow_partial: Open also what is not finished.
+        local_copy: Folder that keeps what was read of a cache that is not on the same disk.
 
     Raises:
         CacheError: There is none, it is not finished (unless `allow_partial`), or it is damaged.
     """
     from cache_schema import FeatureCache
 
-    return FeatureCache.open(path, allow_partial=allow_partial)
+    return FeatureCache.open(path, allow_partial=allow_partial, local_copy=local_copy)
 
 
 def fit(
