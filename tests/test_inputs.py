@@ -574,6 +574,11 @@ def test_a_missing_file_names_the_nearest_one(write) -> None:
         read(there.with_name("review.csv"))
 
 
+def test_data_at_a_url_is_refused_with_what_to_do() -> None:
+    with pytest.raises(DataNotFoundError, match=r"s3://bucket/a\.csv: .*Copy it here, or mount"):
+        read("s3://bucket/a.csv")
+
+
 def test_a_hub_data_set_without_a_network_says_so() -> None:
     with pytest.raises(DataNotFoundError, match="owner/no-such-data: no such file or folder here"):
         read("owner/no-such-data")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -190,6 +191,19 @@ def test_a_cache_on_the_same_disk_is_not_copied(tmp_path, copies) -> None:
     assert cache.local_copy is None
     assert is_whole(cache)
     assert list(copies.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="needs a second file system")
+def test_a_cache_on_another_disk_is_copied(copies) -> None:
+    """As from a file server."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        path = Path(folder) / "cache"
+        write_cache(path, make_manifest(LENGTHS), states_of(LENGTHS, 3, 8), LENGTHS)
+
+        cache = FeatureCache.open(path, local_copy=copies)
+
+        assert is_whole(cache)
+        assert file_of(cache, 0).is_file()
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(far, tmp_path) -> None:

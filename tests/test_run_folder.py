@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import resource
+from pathlib import Path
 
 import pytest
 import torch
@@ -147,6 +148,17 @@ def test_a_run_cannot_lie_where_a_file_is(tmp_path):
         fit(settings(), cache, tmp_path / "run")
     with pytest.raises(StorageError, match="cannot be made"):
         fit(settings(), cache, tmp_path / "run" / "below")
+
+
+def test_a_run_cannot_lie_at_a_url(tmp_path, monkeypatch):
+    """A folder called `s3:` was made instead."""
+    cache = label_cache(tmp_path / "cache")
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(RunFolderError, match="s3:/bucket/run: is a URL, needed a folder"):
+        fit(settings(), cache, Path("s3://bucket/run"))
+
+    assert [entry.name for entry in tmp_path.iterdir()] == ["cache"]
 
 
 @pytest.mark.parametrize("flag", ["resume", "overwrite"])

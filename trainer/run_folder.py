@@ -14,6 +14,7 @@ RUN/.lock                  while a process trains here
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from math import isnan
@@ -71,6 +72,12 @@ class RunFolder:
         """
         if resume and overwrite:
             raise RunFolderError(f"{self.path}: both resume and overwrite are set; choose one.")
+        # pathlib makes one slash of two.
+        if re.match(r"[a-z0-9]{2,}:/", str(self.path)):
+            raise RunFolderError(
+                f"{self.path}: is a URL, needed a folder of this machine. Copy the run there "
+                "afterwards; caches may lie at a URL."
+            )
         if self.path.exists() and not self.path.is_dir():
             raise RunFolderError(f"{self.path}: is a file, needed a folder. Choose another --run.")
         if self.path.is_dir():
