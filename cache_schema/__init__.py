@@ -35,7 +35,7 @@ from .manifest import (
     StreamSpec,
     TargetSpec,
 )
-from .memory import keep_freed_memory
+from .memory import keep_few_kernels, keep_freed_memory
 from .progress import Meter, Progress, SilentProgress
 from .ragged import Ragged
 from .receipts import (
@@ -47,7 +47,7 @@ from .receipts import (
     read_receipts,
 )
 from .shard import ShardContents, StreamContents
-from .storage import Storage, open_storage
+from .storage import Storage, looks_like_url, open_storage
 from .writer import CacheWriter, check_place, missing_shards, read_manifest
 
 if TYPE_CHECKING:
@@ -106,7 +106,9 @@ __all__ = [
     "encoding",
     "find_garbage",
     "finished_shards",
+    "keep_few_kernels",
     "keep_freed_memory",
+    "looks_like_url",
     "missing_shards",
     "open_storage",
     "read_manifest",

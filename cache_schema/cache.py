@@ -14,7 +14,13 @@ from torch import Tensor
 from .batch import FeatureBatch, RowLayout, StreamBatch
 from .coding import tensor_dtype, to_stored
 from .encodings import encoding
-from .errors import CacheError, CacheNotFoundError, CorruptCacheError, IncompleteCacheError
+from .errors import (
+    CacheError,
+    CacheNotFoundError,
+    CorruptCacheError,
+    IncompleteCacheError,
+    StorageError,
+)
 from .local_copy import LocalCopy
 from .manifest import Manifest, StreamSpec, TargetSpec
 from .quantised import Scales
@@ -51,7 +57,8 @@ class FeatureCache:
     """A cache opened for reading. Use `open`.
 
     Samples are numbered 0 to `num_samples` - 1 over all splits. A sample's bytes are checked
-    against their CRC the first time this object reads them, those of a local copy every time.
+    against their CRC the first time this object reads them; those from an object store or of a
+    local copy every time.
     """
 
     def __init__(
@@ -340,6 +347,8 @@ class FeatureCache:
 def _checked_receipt(manifest: Manifest, storage: Storage, shard: int) -> Receipt:
     try:
         receipt = read_receipt(storage, shard)
+    except StorageError:
+        raise  # not reached, which says nothing about the receipt
     except ValueError as error:
         raise CorruptCacheError(
             f"{storage.path}: receipt of shard {shard} is damaged. Run `unipt repair "

@@ -12,7 +12,7 @@ from .checksums import crc32c_of
 from .claims import FOLDER as CLAIMS
 from .claims import claim_folder
 from .encodings import encoding
-from .errors import CacheNotFoundError
+from .errors import CacheNotFoundError, StorageError
 from .manifest import Manifest
 from .progress import Progress, SilentProgress
 from .receipts import (
@@ -155,6 +155,8 @@ def _manifest(storage: Storage) -> Manifest:
 def _receipt_or_none(storage: Storage, shard: int) -> Receipt | None:
     try:
         return read_receipt(storage, shard)
+    except StorageError:
+        raise  # not reached: nothing may be dropped for that
     except ValueError:
         return None
 
@@ -188,10 +190,13 @@ def _array_problems(
     found = storage.size(key)
     needed = num_bytes + CRC_BYTES if num_bytes else None
     if found != needed:
-        yield Problem(receipt.shard, key, f"{found} bytes, needed {needed}")
+        what = "missing" if found is None else f"{found} bytes, needed {needed}"
+        yield Problem(receipt.shard, key, what)
     elif not quick:
         try:
             read_array(storage, receipt.attempt, name, record)
+        except StorageError:
+            raise
         except ValueError:
             yield Problem(receipt.shard, key, "bytes changed (CRC32C differs)")
 

@@ -7,15 +7,19 @@ No list says which bytes are there. Whoever reads compares CRCs, and those of a 
 
 from __future__ import annotations
 
+import contextlib
 import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import numpy as np
+
 from .errors import StorageError
-from .storage import LocalStorage, Storage
+from .storage import LocalStorage, Storage, looks_like_url
 
 _BLOCK = 4 << 20  # bytes that are fetched at once: a request is worth as many as it takes to wait
 _KEEP_FREE = 1 << 30
@@ -46,7 +50,7 @@ class LocalCopy:
     def __init__(self, folder: Path, storage: Storage) -> None:
         self._near = LocalStorage(folder)
         self._far = storage
-        self._locks = [Lock() for _ in range(_NUM_LOCKS)]
+        self._locks = os.getpid(), [Lock() for _ in range(_NUM_LOCKS)]
         self._has_space = True
 
     @classmethod
@@ -56,20 +60,23 @@ class LocalCopy:
         Raises:
             StorageError: The folder cannot be made or written.
         """
-        folder = parent.expanduser() / fingerprint[:16]
+        if looks_like_url(parent):
+            raise StorageError(f"{parent}: is a URL, needed a folder of this machine for the copy")
+        folder = parent.expanduser().absolute() / fingerprint[:16]
+        if isinstance(storage, LocalStorage):
+            existing = next(path for path in (folder, *folder.parents) if path.exists())
+            if existing.stat().st_dev == storage.root.stat().st_dev:
+                return None
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            is_near = isinstance(storage, LocalStorage) and (
-                storage.root.stat().st_dev == folder.stat().st_dev
-            )
-            if is_near:
-                folder.rmdir()
+            (folder / "shards").mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder / "shards"):
+                pass
         except OSError as error:
             raise StorageError(
                 f"{folder}: cannot be written ({error.strerror}). Choose another folder for the "
                 "local copy."
             ) from error
-        return None if is_near else cls(folder, storage)
+        return cls(folder, storage)
 
     @property
     def folder(self) -> Path:
@@ -84,8 +91,12 @@ class LocalCopy:
     @property
     def num_bytes(self) -> int:
         """How much of the cache it holds, about: holes of sparse files take no space."""
-        files = [path for path in self.folder.rglob("*") if path.is_file()]
-        return sum(512 * path.stat().st_blocks for path in files)
+        total = 0
+        for folder, _, names in os.walk(self.folder):
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):  # removed just now
+                    total += 512 * os.stat(os.path.join(folder, name)).st_blocks
+        return total
 
     def read_into(
         self, chunk: Chunk, offset: int, out: memoryview, is_right: Callable[[], bool]
@@ -109,7 +120,7 @@ class LocalCopy:
         if self._read_near(chunk.key, offset, out) and is_right():
             return True
         start = offset // _BLOCK * _BLOCK
-        with self._locks[hash((chunk.key, start)) % _NUM_LOCKS]:
+        with self._lock_of(chunk.key, start):
             # Another thread may have fetched the block for a neighbour meanwhile.
             if self._read_near(chunk.key, offset, out) and is_right():
                 return True
@@ -123,6 +134,8 @@ class LocalCopy:
             if not is_right():
                 return False
             self._write_near(chunk.key, start, blocks)
+            # What was open may be a file that somebody has removed.
+            self._near.forget(chunk.key)
             return True
 
     def __getstate__(self) -> dict[str, object]:
@@ -131,12 +144,19 @@ class LocalCopy:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]  # same class, locks of its own
 
+    def _lock_of(self, key: str, start: int) -> Lock:
+        # A forked process may have its parent's locks held, by threads that it does not have.
+        if self._locks[0] != os.getpid():
+            self._locks = os.getpid(), [Lock() for _ in range(_NUM_LOCKS)]
+        return self._locks[1][hash((key, start)) % _NUM_LOCKS]
+
     def _read_near(self, key: str, offset: int, out: memoryview) -> bool:
+        """Whether something lies there: bytes that are all zero are a hole, whatever their CRC."""
         try:
             self._near.read_into(key, offset, out)
         except (OSError, EOFError):
             return False
-        return True
+        return any(out[:64]) or bool(np.frombuffer(out, np.uint8).any())
 
     def _may_write(self) -> bool:
         """Whether space is left; once there is none, the rest is read from far away."""

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
+from threading import Event
 from typing import TypeVar
 
 import numpy as np
 
 from .checksums import crc32c_of
 from .encodings import encoding
-from .errors import CorruptCacheError
+from .errors import CorruptCacheError, StorageError
 from .local_copy import Chunk, LocalCopy
 from .manifest import Manifest, StreamSpec
 from .receipts import Receipt
@@ -117,6 +118,8 @@ class SampleReader:
         receipt = self._receipts[shard]
         try:
             return read_array(self._storage, receipt.attempt, name, receipt.arrays[name])
+        except StorageError:
+            raise  # not reached, which says nothing about the bytes
         except (ValueError, KeyError) as error:
             path = self._storage.path
             raise CorruptCacheError(
@@ -159,8 +162,12 @@ class SampleReader:
         }
         crcs, checked = index.crcs[part], index.checked[part]
 
+        is_over = Event()
+
         def read(jobs: Iterable[tuple[int, int, int, int, int]]) -> None:
             for sample, shard, offset, start, end in jobs:
+                if is_over.is_set():
+                    return  # what is wanted cannot be had whole any more
                 view = target[start:end]
                 is_right = partial(_has_crc, view, int(crcs[sample]))
                 try:
@@ -168,10 +175,15 @@ class SampleReader:
                         found = self._copy.read_into(chunks[shard], offset, view, is_right)
                     else:
                         self._storage.read_into(chunks[shard].key, offset, view)
-                        found = checked[sample] or is_right()
+                        found = (checked[sample] and self._storage.is_local) or is_right()
                 except (EOFError, FileNotFoundError) as error:
+                    is_over.set()
                     raise self._corrupt(spec.name, sample, shard, str(error)) from error
+                except BaseException:
+                    is_over.set()
+                    raise
                 if not found:
+                    is_over.set()
                     raise self._corrupt(spec.name, sample, shard, "its bytes changed")
                 checked[sample] = True
 

@@ -6,15 +6,14 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .errors import StorageError
 
-if TYPE_CHECKING:
-    from zarr.abc.store import Store
-
 # Stores without folders: what their file systems make for a missing one is a bucket.
 _BUCKETS = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
+# What file systems call the time of the last change.
+_CHANGED = ("mtime", "LastModified", "last_modified", "updated", "created", "creation_time")
 _ADVICE = {
     "s3": '`pip install "unipt[s3]"`',
     "s3a": '`pip install "unipt[s3]"`',
@@ -30,6 +29,8 @@ class RemoteStorage:
 
     # Each waits for an answer most of the time. s3fs gave no more with 64.
     parallel_reads = 32
+    # Nobody checks what comes over a network, and nobody says when something there is replaced.
+    is_local = False
 
     def __init__(self, url: str) -> None:
         self.path = url.rstrip("/")
@@ -52,9 +53,16 @@ class RemoteStorage:
 
     def read_into(self, key: str, offset: int, out: memoryview) -> None:
         with self._reached() as (files, root):
-            data = files.cat_file(f"{root}/{key}", start=offset, end=offset + len(out))
+            try:
+                data = files.cat_file(f"{root}/{key}", start=offset, end=offset + len(out))
+            except OSError:
+                # A range behind the end is an error on some stores, of many kinds.
+                size = self.size(key)
+                if size is None or size >= offset + len(out):
+                    raise
+                data = b""
         if len(data) != len(out):
-            raise EOFError(f"{self.path}/{key}: ends at byte {offset + len(data)}")
+            raise EOFError(f"{self.path}/{key}: ends before byte {offset + len(out)}")
         out[:] = data
 
     def write(self, key: str, parts: Sequence[bytes | memoryview]) -> None:
@@ -64,32 +72,32 @@ class RemoteStorage:
         # Not every store knows the condition below, and some pass it over without a word.
         if self.size(key) is not None:
             return False
+        # Clients try again by themselves when an answer was lost, and are then refused because of
+        # what they wrote before: what lies there tells.
         try:
             # A conditional put where the store has one (S3: If-None-Match).
             self._put(key, data, mode="create")
         except FileExistsError:
-            return False
+            return self.read(key) == data  # None where it was removed since
+        except StorageError:
+            found = self.read(key)  # refused in other words, or not reached
+            if found is None:
+                raise
+            return found == data
         return True
 
     def make_durable(self, prefix: str) -> None:
         """Object stores answer a put only when it is durable."""
 
     def names(self, prefix: str) -> list[str]:
-        with self._reached() as (files, root):
-            files.invalidate_cache()
-            try:
-                entries = files.ls(f"{root}/{prefix}".rstrip("/"), detail=True)
-            except FileNotFoundError:
-                return []
-        return sorted(
-            e["name"].rstrip("/").rsplit("/", 1)[-1] for e in entries if e["type"] == "directory"
-        )
+        found = self._entries(prefix)
+        return sorted(name for name, kind in found.items() if kind == "directory")
 
     def contents(self) -> list[str]:
-        return []
+        return sorted(name for name in self._entries("") if not name.startswith("."))
 
     def delete(self, prefix: str) -> None:
-        with self._reached() as (files, root):
+        with self._reached() as (files, root), contextlib.suppress(FileNotFoundError):
             files.invalidate_cache()
             files.rm(f"{root}/{prefix}", recursive=True)
 
@@ -97,9 +105,11 @@ class RemoteStorage:
         with self._reached() as (files, root):
             files.invalidate_cache()
             found = files.find(f"{root}/{prefix}", detail=True).values()
-        stamps = [f.get("mtime") or f.get("LastModified") or f.get("created") for f in found]
+        stamps = [next((f[n] for n in _CHANGED if f.get(n)), None) for f in found]
+        if not stamps or None in stamps:
+            return 0.0  # not known: it may be at work
         known = [s.timestamp() if hasattr(s, "timestamp") else float(s) for s in stamps if s]
-        return time.time() - max(known, default=0.0)
+        return time.time() - max(known)
 
     def temporary_files(self) -> list[str]:
         return []
@@ -107,10 +117,15 @@ class RemoteStorage:
     def free_bytes(self) -> int | None:
         return None
 
-    def zarr_store(self) -> Store:
-        from zarr.storage import FsspecStore
-
-        return FsspecStore.from_url(self.path)
+    def _entries(self, prefix: str) -> dict[str, str]:
+        """Name of everything directly below a prefix to its kind."""
+        with self._reached() as (files, root):
+            files.invalidate_cache()
+            try:
+                found = files.ls(f"{root}/{prefix}".rstrip("/"), detail=True)
+            except FileNotFoundError:
+                return {}
+        return {entry["name"].rstrip("/").rsplit("/", 1)[-1]: entry["type"] for entry in found}
 
     def _put(self, key: str, data: bytes, mode: str) -> None:
         with self._reached() as (files, root):
@@ -141,13 +156,13 @@ class RemoteStorage:
             raise
         except PermissionError as error:
             raise StorageError(
-                f"{self.path}: access was denied ({_first_line(error)}). Check the credentials, "
+                f"{self.path}: access was denied ({_one_line(error)}). Check the credentials, "
                 "and what they allow."
             ) from error
         except Exception as error:  # each file system has errors of its own
             raise StorageError(
-                f"{self.path}: {type(error).__name__}: {_first_line(error)}. Check the address, "
-                "the credentials and the network, then run the same command again."
+                f"{self.path}: {type(error).__name__}: {_one_line(error)}. Check the address, the "
+                "credentials and the network, then try again."
             ) from error
 
     def _file_system(self) -> tuple[Any, str]:
@@ -163,8 +178,11 @@ class RemoteStorage:
                 raise StorageError(
                     f"{self.path}: reading {self._protocol}:// needs {needed}"
                 ) from error
-            except ValueError as error:
-                raise StorageError(f"{self.path}: cannot be reached: {error}") from error
+            except Exception as error:  # each file system has errors of its own
+                raise StorageError(
+                    f"{self.path}: cannot be reached: {type(error).__name__}: {_one_line(error)}. "
+                    "Check the address."
+                ) from error
             self._opened = os.getpid(), files, root
         return self._opened[1], self._opened[2]
 
@@ -182,8 +200,16 @@ def _options(protocol: str) -> dict[str, Any]:
     # Caches carry CRCs of their own, and stores that only speak S3's language stumble over these.
     settings = ("request_checksum_calculation", "response_checksum_validation")
     unset = {name: "when_required" for name in settings if f"AWS_{name.upper()}" not in os.environ}
-    return {"config_kwargs": {"max_pool_connections": RemoteStorage.parallel_reads, **unset}}
+    # A server that accepts and does not answer is given up in two minutes instead of seven.
+    patience = {"connect_timeout": 10, "read_timeout": 20}
+    return {
+        "config_kwargs": {
+            "max_pool_connections": RemoteStorage.parallel_reads,
+            **patience,
+            **unset,
+        }
+    }
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(".") or "no reason given"
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".") or "no reason given"

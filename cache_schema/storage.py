@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 import time
 import uuid
@@ -15,14 +16,13 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from .direct_io import write_past_cache
 from .errors import StorageError
 
-if TYPE_CHECKING:
-    from zarr.abc.store import Store
-
+_LIKE_URL = re.compile(r"[A-Za-z][A-Za-z0-9+]+:/")  # pathlib makes one slash of two
+_URL = re.compile(r"[a-z][a-z0-9+]+://.")
 _TEMPORARY = ".unfinished-"
 _MAX_OPEN_FILES = 256  # of the usual limit of 1,024 per process
 
@@ -33,10 +33,12 @@ class Storage(Protocol):
     Attributes:
         path: Where it is.
         parallel_reads: How many reads at a time are worth it.
+        is_local: Whether bytes that were right once are trusted to stay so.
     """
 
     path: str
     parallel_reads: int
+    is_local: bool
 
     def read(self, key: str) -> bytes | None:
         """All bytes under a key; None if there is no such key."""
@@ -74,18 +76,23 @@ class Storage(Protocol):
     def free_bytes(self) -> int | None:
         """Free space, where that has a meaning."""
 
-    def zarr_store(self) -> Store:
-        """The same place as a Zarr store."""
-
 
 def open_storage(path: str | Path) -> Storage:
     """The storage behind a local path or a URL such as `s3://bucket/cache`."""
     text = str(path)
+    if looks_like_url(text) and not _URL.match(text):
+        scheme = text.partition(":")[0].lower()
+        raise StorageError(f"{text}: is no URL; needed {scheme}://PLACE/CACHE, or a folder's path")
     if "://" in text and not text.startswith("file://"):
         from .remote import RemoteStorage
 
         return RemoteStorage(text)
     return LocalStorage(Path(text.removeprefix("file://")))
+
+
+def looks_like_url(path: str | Path) -> bool:
+    """Whether somebody meant a URL, where only a path will do."""
+    return bool(_LIKE_URL.match(str(path)))
 
 
 class LocalStorage:
@@ -94,12 +101,13 @@ class LocalStorage:
 
     # pread releases the interpreter lock; more gave nothing on 2 cores.
     parallel_reads = 4
+    is_local = True
 
     def __init__(self, root: Path) -> None:
         self.root = root.expanduser()
         self.path = str(root)
         self._files: OrderedDict[str, int] = OrderedDict()
-        self._lock = Lock()
+        self._locked = os.getpid(), Lock()
 
     def read(self, key: str) -> bytes | None:
         try:
@@ -176,12 +184,18 @@ class LocalStorage:
             return []
 
     def delete(self, prefix: str) -> None:
-        with self._lock:
+        with self._guard():
             for key in [k for k in self._files if k.startswith(prefix)]:
                 os.close(self._files.pop(key))
         with self._explained():
             target = self.root / prefix
             shutil.rmtree(target) if target.is_dir() else target.unlink()
+
+    def forget(self, key: str) -> None:
+        """Open a file anew when it is read next."""
+        with self._guard():
+            if key in self._files:
+                os.close(self._files.pop(key))
 
     def seconds_since_change(self, prefix: str) -> float:
         tree = [self.root / prefix, *(self.root / prefix).rglob("*")]
@@ -194,14 +208,9 @@ class LocalStorage:
         existing = next(p for p in (self.root, *self.root.absolute().parents) if p.exists())
         return shutil.disk_usage(existing).free
 
-    def zarr_store(self) -> Store:
-        from zarr.storage import LocalStore
-
-        return LocalStore(self.root)
-
     def close(self) -> None:
         """Close every open file."""
-        with self._lock:
+        with self._guard():
             while self._files:
                 os.close(self._files.popitem()[1])
 
@@ -217,10 +226,16 @@ class LocalStorage:
     def __setstate__(self, state: dict[str, Path]) -> None:
         self.__init__(state["root"])  # type: ignore[misc]  # same class, fresh descriptors
 
+    def _guard(self) -> Lock:
+        # A forked process may have its parent's lock held, by a thread that it does not have.
+        if self._locked[0] != os.getpid():
+            self._locked = os.getpid(), Lock()
+        return self._locked[1]
+
     @contextlib.contextmanager
     def _descriptor(self, key: str) -> Iterator[int]:
         # A duplicate keeps the file open for this read even if another thread evicts the entry.
-        with self._lock:
+        with self._guard():
             if key not in self._files:
                 while len(self._files) >= _MAX_OPEN_FILES:
                     os.close(self._files.popitem(last=False)[1])

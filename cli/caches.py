@@ -49,6 +49,8 @@ def _note(cache: FeatureCache) -> str | None:
     if copy is not None:
         present = copy.num_bytes
         note = f"{bytes_text(min(present, size))} of {bytes_text(size)} are in {copy.folder}"
+        if present >= size:
+            return f"all {bytes_text(size)} are in {copy.folder}"
         if size - present > copy.free_bytes:
             return (
                 f"{note}, where {bytes_text(copy.free_bytes)} are free: what does not fit is read "
@@ -57,7 +59,7 @@ def _note(cache: FeatureCache) -> str | None:
         return f"{note}, the rest is kept there once it is read"
     if "://" in cache.path:
         return (
-            f"{bytes_text(size)} are read over the network in every epoch; "
+            f"its {bytes_text(size)} are read over the network in every epoch and every run; "
             "--local-copy FOLDER keeps what was read once"
         )
     return None

@@ -21,6 +21,7 @@ from review_caches import all_values, reviews_config
 from small_caches import make_manifest, states_of, write_cache
 
 from cache_schema import (
+    CacheError,
     CorruptCacheError,
     FeatureCache,
     StorageError,
@@ -29,6 +30,7 @@ from cache_schema import (
     remove_garbage,
     verify,
 )
+from cache_schema.remote import RemoteStorage
 from extractor import ExtractConfig, extract, repair
 
 LENGTHS = np.array([3, 1, 4, 2, 5, 1, 2])
@@ -135,6 +137,113 @@ def test_a_store_that_knows_no_condition_keeps_what_was_there(small, monkeypatch
     assert verify(small) == []
 
 
+def test_a_receipt_whose_answer_was_lost_counts(url, monkeypatch) -> None:
+    """Clients put it again by themselves, and are refused because of their own first try."""
+    storage = open_storage(url)
+    files, _ = storage._file_system()
+    put = type(files).pipe_file
+
+    def lose_the_answer(path: str, data: bytes, mode: str) -> None:
+        put(files, path, data, mode=mode)
+        if "/receipts/0" in path:
+            put(files, path, data, mode=mode)
+
+    monkeypatch.setattr(files, "pipe_file", lose_the_answer)
+
+    write_cache(url, make_manifest(LENGTHS), states_of(LENGTHS, 3, 8), LENGTHS)
+
+    assert verify(url) == []
+
+
+def test_who_comes_second_is_told_so_in_the_words_of_any_store(small, monkeypatch) -> None:
+    """Stores answer a condition that fails in several ways, of which s3fs knows one."""
+    storage = open_storage(small)
+    files, _ = storage._file_system()
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError(22, "At least one of the pre-conditions you specified did not hold")
+
+    monkeypatch.setattr(files, "pipe_file", refuse)
+    monkeypatch.setattr(storage, "size", lambda key: None)  # it looked a moment before
+
+    assert not storage.write_once("receipts/000000/zarr.json", b"{}")
+    with pytest.raises(StorageError, match="pre-conditions"):
+        storage.write_once("receipts/000009/zarr.json", b"{}")
+
+
+def test_what_was_taken_and_given_up_again_was_taken(small, monkeypatch) -> None:
+    """As a claim that is released between the refusal and a look at who has it."""
+    storage = open_storage(small)
+    files, _ = storage._file_system()
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise FileExistsError
+
+    monkeypatch.setattr(files, "pipe_file", refuse)
+
+    assert not storage.write_once("claims/000009/zarr.json", b"{}")
+
+
+def test_a_store_that_is_not_reached_says_nothing_about_the_bytes(small, monkeypatch) -> None:
+    """Nothing is called damaged, dropped or removed for that."""
+    receipt = FeatureCache.open(small).receipts[1]
+    read = RemoteStorage.read
+
+    def fail(part: str) -> None:
+        def broken(self: RemoteStorage, key: str) -> bytes | None:
+            if part in key:
+                raise StorageError("SlowDown")
+            return read(self, key)
+
+        monkeypatch.setattr(RemoteStorage, "read", broken)
+
+    fail("receipts/000001/")
+    for call in (FeatureCache.open, verify, find_garbage):
+        with pytest.raises(StorageError, match="SlowDown"):
+            call(small)
+    fail(f"{receipt.attempt}/tokens/offsets/c")
+    with pytest.raises(StorageError, match="SlowDown"):
+        verify(small)
+    with pytest.raises(StorageError, match="SlowDown"):
+        FeatureCache.open(small).lengths("tokens")
+
+
+def test_bytes_that_change_between_two_epochs_are_found(small) -> None:
+    cache = FeatureCache.open(small)
+    cache.gather(np.arange(len(LENGTHS)))
+    flip(small, chunk_of(cache, 0), 3)
+
+    with pytest.raises(CorruptCacheError, match="bytes changed"):
+        cache.gather(np.arange(len(LENGTHS)))
+
+
+def test_a_chunk_that_was_cut_is_damaged_and_not_a_network_problem(small) -> None:
+    cache, storage = FeatureCache.open(small), open_storage(small)
+    key = chunk_of(cache, 1)
+    storage.write(key, [(storage.read(key) or b"")[:10]])
+
+    with pytest.raises(CorruptCacheError, match=r"ends before byte \d+.*unipt repair"):
+        cache.gather([5, 6])
+
+
+def test_what_has_no_known_age_may_be_at_work(small, monkeypatch) -> None:
+    """File systems name the time of change as they like."""
+    storage = open_storage(small)
+    files, _ = storage._file_system()
+    monkeypatch.setattr(files, "find", lambda *args, **kwargs: {"a": {"size": 1}})
+
+    assert storage.seconds_since_change("shards") == 0
+
+
+def test_a_place_that_holds_something_else_is_refused(config) -> None:
+    open_storage(config.cache).write("notes.txt", [b"mine"])
+
+    with pytest.raises(CacheError, match=r"holds files that are not a cache \(notes\.txt\)"):
+        extract(config)
+
+    assert open_storage(config.cache).contents() == ["notes.txt"]
+
+
 def test_a_changed_byte_is_found_never_read_and_repaired(config) -> None:
     extract(config)
     expected = all_values(config.cache)
@@ -204,7 +313,7 @@ def test_training_from_it_gives_what_training_from_a_folder_gives(
 
     for weights in (found, kept, again):
         torch.testing.assert_close(weights, expected)
-    assert "are read over the network in every epoch; --local-copy FOLDER keeps" in shown.err
+    assert "in every epoch and every run; --local-copy FOLDER keeps" in shown.err
     assert "0 B of " in first.err
     assert "the rest is kept there once it is read" in first.err
     assert "0 B of " not in second.err
@@ -246,8 +355,14 @@ def test_a_file_system_that_is_not_installed_is_named(unipt_command) -> None:
 
     assert shown.code == 2
     assert shown.err == "error: gs://bucket/cache: reading gs:// needs `pip install gcsfs`\n"
-    with pytest.raises(StorageError, match="nosuch://x: cannot be reached: Protocol not known"):
+    with pytest.raises(StorageError, match=r"nosuch://x: cannot be reached: .*Protocol not known"):
         open_storage("nosuch://x")
+
+
+@pytest.mark.parametrize("place", ["s3://", "s3:/bucket/cache", "S3://bucket/cache", "file:/tmp/c"])
+def test_what_is_nearly_a_url_makes_no_folder_of_that_name(place, in_tmp) -> None:
+    with pytest.raises(StorageError, match=r"is no URL; needed (s3|file)://"):
+        open_storage(place)
 
 
 def test_any_zarr_reader_reads_it(small) -> None:

@@ -14,7 +14,6 @@ RUN/.lock                  while a process trains here
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from math import isnan
@@ -26,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from cache_schema import StorageError, differing_fields
+from cache_schema import StorageError, differing_fields, looks_like_url
 
 from .durable import write_durably, write_text_durably
 from .errors import CheckpointMismatchError, RunFolderError, RunNotFoundError
@@ -72,8 +71,7 @@ class RunFolder:
         """
         if resume and overwrite:
             raise RunFolderError(f"{self.path}: both resume and overwrite are set; choose one.")
-        # pathlib makes one slash of two.
-        if re.match(r"[a-z0-9]{2,}:/", str(self.path)):
+        if looks_like_url(self.path):
             raise RunFolderError(
                 f"{self.path}: is a URL, needed a folder of this machine. Copy the run there "
                 "afterwards; caches may lie at a URL."

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from cache_schema import Progress, SilentProgress, keep_freed_memory
+from cache_schema import Progress, SilentProgress, keep_few_kernels, keep_freed_memory
 
 from .checkpoint import load_newest
 from .config import FitConfig
@@ -63,6 +63,7 @@ def fit(
     main = accelerators[0]
     if device.type == "cpu":
         keep_freed_memory()
+        keep_few_kernels()
     progress = (main.is_main_process and progress) or SilentProgress()
 
     data = open_data(config, cache, main.num_processes)

@@ -99,8 +99,10 @@ class ParallelInteraction(nn.Module):
                 self.config.eps,
                 self.config.eps_rule,
             )
+            # Not in bfloat16, where every pair of lengths needs a kernel that takes a millisecond
+            # to compile: beside BERT-base's states an epoch was ten times as slow at first.
             rows_BTR, weights_BTSG, logits_BG = RaggedInteraction.apply(
-                readers_BXR, keys_MGR, logits_BG, shortcut_BTS1, reading
+                wide(readers_BXR), wide(keys_MGR), logits_BG, wide(shortcut_BTS1), reading
             )
             return Mixed(rows_BTR, weights_BTSG, logits_BG, logits_BG.softmax(dim=1))
         return self._padded(
