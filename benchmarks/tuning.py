@@ -130,7 +130,7 @@ def cost_of(name: str, cache: str, data: Path) -> dict[str, float]:
         begun = time.perf_counter()
         for batch in batches[2:]:
             step([texts[i] for i in batch.tolist()], labels[batch])
-        speed = COST_BATCHES * BATCH / (time.perf_counter() - begun)
+        speed = sum(map(len, batches[2:])) / (time.perf_counter() - begun)
     return {"speed": speed, "memory": resident("VmHWM") - before, "parameters": parameters}
 
 
@@ -146,7 +146,6 @@ def accuracy(name: str, cache: str, data: Path, seeds: int, folder: Path) -> lis
     return [
         Figure(f"tuning/{name}, test accuracy, mean", statistics.mean(tests), "%"),
         Figure(f"tuning/{name}, standard deviation", spread, "points"),
-        Figure(f"tuning/{name}, learning rate", rate, ""),
     ]
 
 

@@ -162,30 +162,32 @@ class SampleReader:
         }
         crcs, checked = index.crcs[part], index.checked[part]
 
-        is_over = Event()
+        def read_one(sample: int, shard: int, offset: int, start: int, end: int) -> None:
+            view = target[start:end]
+            is_right = partial(_has_crc, view, int(crcs[sample]))
+            try:
+                if self._copy is not None:
+                    found = self._copy.read_into(chunks[shard], offset, view, is_right)
+                else:
+                    self._storage.read_into(chunks[shard].key, offset, view)
+                    found = (checked[sample] and self._storage.is_local) or is_right()
+            except (EOFError, FileNotFoundError) as error:
+                raise self._corrupt(spec.name, sample, shard, str(error)) from error
+            if not found:
+                raise self._corrupt(spec.name, sample, shard, "its bytes changed")
+            checked[sample] = True
+
+        has_failed = Event()
 
         def read(jobs: Iterable[tuple[int, int, int, int, int]]) -> None:
-            for sample, shard, offset, start, end in jobs:
-                if is_over.is_set():
-                    return  # what is wanted cannot be had whole any more
-                view = target[start:end]
-                is_right = partial(_has_crc, view, int(crcs[sample]))
+            for job in jobs:
+                if has_failed.is_set():
+                    return  # the samples cannot be had whole any more
                 try:
-                    if self._copy is not None:
-                        found = self._copy.read_into(chunks[shard], offset, view, is_right)
-                    else:
-                        self._storage.read_into(chunks[shard].key, offset, view)
-                        found = (checked[sample] and self._storage.is_local) or is_right()
-                except (EOFError, FileNotFoundError) as error:
-                    is_over.set()
-                    raise self._corrupt(spec.name, sample, shard, str(error)) from error
+                    read_one(*job)
                 except BaseException:
-                    is_over.set()
+                    has_failed.set()
                     raise
-                if not found:
-                    is_over.set()
-                    raise self._corrupt(spec.name, sample, shard, "its bytes changed")
-                checked[sample] = True
 
         if len(jobs) == 1:
             read(jobs)

@@ -27,7 +27,7 @@ _ADVICE = {
 class RemoteStorage:
     """A prefix on an fsspec file system; samples are read by byte ranges."""
 
-    # Each waits for an answer most of the time. s3fs gave no more with 64.
+    # Each waits for an answer most of the time.
     parallel_reads = 32
     # Nobody checks what comes over a network, and nobody says when something there is replaced.
     is_local = False

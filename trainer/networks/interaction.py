@@ -100,7 +100,7 @@ class ParallelInteraction(nn.Module):
                 self.config.eps_rule,
             )
             # Not in bfloat16, where every pair of lengths needs a kernel that takes a millisecond
-            # to compile: beside BERT-base's states an epoch was ten times as slow at first.
+            # to compile: beside MiniLM's states a first epoch of SST-2 was a third as fast.
             rows_BTR, weights_BTSG, logits_BG = RaggedInteraction.apply(
                 wide(readers_BXR), wide(keys_MGR), logits_BG, wide(shortcut_BTS1), reading
             )
