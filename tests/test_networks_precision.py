@@ -139,6 +139,23 @@ def test_the_default_compiler_gives_the_same_rows_and_gradients() -> None:
     compare_compiled("vse-text", "inductor")
 
 
+def test_samples_that_are_read_alone_are_read_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In bfloat16 a CPU compiles a kernel for every new pair of lengths, a millisecond each."""
+    read: list[torch.dtype] = []
+    apply = interaction.RaggedInteraction.apply
+
+    def record(*arguments: object) -> object:
+        read.extend(each.dtype for each in arguments if isinstance(each, Tensor))
+        return apply(*arguments)
+
+    monkeypatch.setattr(interaction, "ALONE_FROM", 0)
+    monkeypatch.setattr(interaction.RaggedInteraction, "apply", record)
+
+    outputs_and_gradients("vse-text", bfloat16=True)
+
+    assert set(read) == {torch.float32}
+
+
 def test_a_network_learns_under_bfloat16() -> None:
     """The whole of it: twenty steps reduce a loss on separable samples."""
     case = CASES["vse-text"]
