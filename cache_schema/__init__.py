@@ -35,7 +35,7 @@ from .manifest import (
     StreamSpec,
     TargetSpec,
 )
-from .memory import keep_few_kernels, keep_freed_memory
+from .memory import keep_freed_memory
 from .progress import Meter, Progress, SilentProgress
 from .ragged import Ragged
 from .receipts import (
@@ -106,7 +106,6 @@ __all__ = [
     "encoding",
     "find_garbage",
     "finished_shards",
-    "keep_few_kernels",
     "keep_freed_memory",
     "looks_like_url",
     "missing_shards",

@@ -18,8 +18,8 @@ from .errors import (
     CacheError,
     CacheNotFoundError,
     CorruptCacheError,
+    DamagedError,
     IncompleteCacheError,
-    StorageError,
 )
 from .local_copy import LocalCopy
 from .manifest import Manifest, StreamSpec, TargetSpec
@@ -207,11 +207,8 @@ class FeatureCache:
                 f"{self.path}: {error.args[0]}. Extract again with --target {name}."
             ) from error
         if spec.kind in ("categories", "numbers", "string"):
-            parts = [
-                *self._reader.of_shards(
-                    lambda shard: self._ragged(shard, f"targets/{name}"), self._all_shards()
-                )
-            ]
+            read = partial(self._ragged, name=f"targets/{name}")
+            parts = list(self._reader.of_shards(read, self._all_shards()))
             lengths = np.concatenate([part.lengths for part in parts])
             joined = Ragged.from_lengths(np.concatenate([p.values for p in parts]), lengths)
             return TargetColumn(spec, joined.values, joined.offsets)
@@ -347,9 +344,7 @@ class FeatureCache:
 def _checked_receipt(manifest: Manifest, storage: Storage, shard: int) -> Receipt:
     try:
         receipt = read_receipt(storage, shard)
-    except StorageError:
-        raise  # not reached, which says nothing about the receipt
-    except ValueError as error:
+    except DamagedError as error:
         raise CorruptCacheError(
             f"{storage.path}: receipt of shard {shard} is damaged. Run `unipt repair "
             f"{storage.path}`."

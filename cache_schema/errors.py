@@ -38,6 +38,10 @@ class CorruptCacheError(CacheError):
     """Stored bytes are not what was written."""
 
 
+class DamagedError(ValueError):
+    """Bytes of a receipt or an array were read, and are not what was written."""
+
+
 class FingerprintMismatchError(CacheError):
     """Hidden states come from another backbone, tokenizer, setting or dataset."""
 

@@ -12,7 +12,7 @@ from .checksums import crc32c_of
 from .claims import FOLDER as CLAIMS
 from .claims import claim_folder
 from .encodings import encoding
-from .errors import CacheNotFoundError, StorageError
+from .errors import CacheNotFoundError, DamagedError
 from .manifest import Manifest
 from .progress import Progress, SilentProgress
 from .receipts import (
@@ -155,9 +155,7 @@ def _manifest(storage: Storage) -> Manifest:
 def _receipt_or_none(storage: Storage, shard: int) -> Receipt | None:
     try:
         return read_receipt(storage, shard)
-    except StorageError:
-        raise  # not reached: nothing may be dropped for that
-    except ValueError:
+    except DamagedError:
         return None
 
 
@@ -195,9 +193,7 @@ def _array_problems(
     elif not quick:
         try:
             read_array(storage, receipt.attempt, name, record)
-        except StorageError:
-            raise
-        except ValueError:
+        except DamagedError:
             yield Problem(receipt.shard, key, "bytes changed (CRC32C differs)")
 
 

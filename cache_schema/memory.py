@@ -1,9 +1,8 @@
-"""How this process treats memory that it has freed, and kernels that it has compiled."""
+"""How this process treats memory that it has freed."""
 
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
 
 # Parameters of glibc's mallopt, from its malloc.h.
@@ -25,14 +24,3 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_MAX, 0)
         mallopt(_M_TRIM_THRESHOLD, _NEVER)
-
-
-def keep_few_kernels() -> None:
-    """Let oneDNN forget all but 64 of its compiled kernels, where it has not been used yet.
-
-    On CPUs it compiles one for every new shape of a product in bfloat16, a third of a millisecond
-    each. Batches of ragged rows bring new shapes all the time, and 1,024 of them, as many as it
-    keeps by itself, took 0.8 GB.
-    """
-    for variable in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
-        os.environ.setdefault(variable, "64")

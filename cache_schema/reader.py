@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -14,7 +14,7 @@ import numpy as np
 
 from .checksums import crc32c_of
 from .encodings import encoding
-from .errors import CorruptCacheError, StorageError
+from .errors import CorruptCacheError, DamagedError
 from .local_copy import Chunk, LocalCopy
 from .manifest import Manifest, StreamSpec
 from .receipts import Receipt
@@ -118,9 +118,7 @@ class SampleReader:
         receipt = self._receipts[shard]
         try:
             return read_array(self._storage, receipt.attempt, name, receipt.arrays[name])
-        except StorageError:
-            raise  # not reached, which says nothing about the bytes
-        except (ValueError, KeyError) as error:
+        except (DamagedError, KeyError) as error:
             path = self._storage.path
             raise CorruptCacheError(
                 f"{path}: shard {shard}: {error}. Run `unipt repair {path}`."
@@ -177,23 +175,27 @@ class SampleReader:
                 raise self._corrupt(spec.name, sample, shard, "its bytes changed")
             checked[sample] = True
 
+        self._do_all(read_one, jobs)
+
+    def _do_all(self, do: Callable[..., None], jobs: Sequence[tuple[int, ...]]) -> None:
+        """Several jobs at a time; the first that fails ends the others."""
         has_failed = Event()
 
-        def read(jobs: Iterable[tuple[int, int, int, int, int]]) -> None:
+        def work(jobs: Sequence[tuple[int, ...]]) -> None:
             for job in jobs:
                 if has_failed.is_set():
-                    return  # the samples cannot be had whole any more
+                    return
                 try:
-                    read_one(*job)
+                    do(*job)
                 except BaseException:
                     has_failed.set()
                     raise
 
         if len(jobs) == 1:
-            read(jobs)
+            work(jobs)
             return
         at_once = (self._copy or self._storage).parallel_reads
-        list(self._threads().map(read, (jobs[turn::at_once] for turn in range(at_once))))
+        list(self._threads().map(work, (jobs[turn::at_once] for turn in range(at_once))))
 
     def _threads(self) -> ThreadPoolExecutor:
         # A forked process has its parent's pool without its threads, and would wait for ever.

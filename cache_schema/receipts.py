@@ -14,6 +14,7 @@ from typing import TypeVar, cast
 import google_crc32c
 from pydantic import Field, JsonValue
 
+from .errors import DamagedError
 from .manifest import Document
 from .storage import Storage
 
@@ -113,10 +114,16 @@ def read_receipt(storage: Storage, shard: int) -> Receipt | None:
     """The receipt of a shard; None while the shard is unfinished.
 
     Raises:
-        ValueError: There is a receipt, but it is damaged.
+        DamagedError: There is a receipt, but it is damaged.
+        StorageError: The store was not reached, which says nothing about the receipt.
     """
     data = storage.read(receipt_key(shard))
-    return None if data is None else Receipt.model_validate(parse_group_document(data))
+    if data is None:
+        return None
+    try:
+        return Receipt.model_validate(parse_group_document(data))
+    except ValueError as error:
+        raise DamagedError(str(error)) from error
 
 
 def read_receipts(

@@ -10,18 +10,18 @@ from typing import Any
 
 from .errors import StorageError
 
-# Stores without folders: what their file systems make for a missing one is a bucket.
-_BUCKETS = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
-# What file systems call the time of the last change.
-_CHANGED = ("mtime", "LastModified", "last_modified", "updated", "created", "creation_time")
-_ADVICE = {
+# Stores without folders, and what reaches them. For a missing folder they would make a bucket.
+_BUCKETS = {
     "s3": '`pip install "unipt[s3]"`',
     "s3a": '`pip install "unipt[s3]"`',
     "gs": "`pip install gcsfs`",
     "gcs": "`pip install gcsfs`",
     "az": "`pip install adlfs`",
     "abfs": "`pip install adlfs`",
+    "abfss": "`pip install adlfs`",
 }
+# What file systems call the time of the last change.
+_CHANGED = ("mtime", "LastModified", "last_modified", "updated", "created", "creation_time")
 
 
 class RemoteStorage:
@@ -174,7 +174,7 @@ class RemoteStorage:
                 options = _options(self._protocol)
                 files, root = fsspec.core.url_to_fs(self.path, **options)
             except ImportError as error:
-                needed = _ADVICE.get(self._protocol, f"`{error}`")
+                needed = _BUCKETS.get(self._protocol, f"`{error}`")
                 raise StorageError(
                     f"{self.path}: reading {self._protocol}:// needs {needed}"
                 ) from error

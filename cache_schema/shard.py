@@ -21,6 +21,7 @@ import numpy as np
 
 from .checksums import crc32c_of, join_crcs
 from .encodings import SCALES, VALUES, Part
+from .errors import DamagedError
 from .ragged import Ragged
 from .receipts import ArrayRecord, LayerStatistics, Receipt, UnreadableSample
 from .storage import Storage
@@ -120,7 +121,8 @@ def read_array(storage: Storage, attempt: str, name: str, record: ArrayRecord) -
     """One whole array, its CRC checked.
 
     Raises:
-        ValueError: The chunk is missing, has another size, or its bytes changed.
+        DamagedError: The chunk is missing, has another size, or its bytes changed.
+        StorageError: The store was not reached, which says nothing about the bytes.
     """
     dtype = np.dtype(record.dtype)
     num_bytes = int(np.prod(record.shape)) * dtype.itemsize
@@ -129,12 +131,12 @@ def read_array(storage: Storage, attempt: str, name: str, record: ArrayRecord) -
     key = chunk_key(attempt, name, len(record.shape))
     data = storage.read(key)
     if data is None:
-        raise ValueError(f"{key}: missing")
+        raise DamagedError(f"{key}: missing")
     if len(data) != num_bytes + CRC_BYTES:
-        raise ValueError(f"{key}: {len(data)} bytes, needed {num_bytes + CRC_BYTES}")
+        raise DamagedError(f"{key}: {len(data)} bytes, needed {num_bytes + CRC_BYTES}")
     array = np.frombuffer(data, dtype, count=num_bytes // dtype.itemsize).reshape(record.shape)
     if crc32c_of(array) != record.crc32c or data[num_bytes:] != struct.pack("<I", record.crc32c):
-        raise ValueError(f"{key}: bytes changed since they were written (CRC32C differs)")
+        raise DamagedError(f"{key}: bytes changed since they were written (CRC32C differs)")
     return array
 
 

@@ -184,17 +184,15 @@ class LocalStorage:
             return []
 
     def delete(self, prefix: str) -> None:
-        with self._guard():
-            for key in [k for k in self._files if k.startswith(prefix)]:
-                os.close(self._files.pop(key))
+        self.forget(prefix)
         with self._explained():
             target = self.root / prefix
             shutil.rmtree(target) if target.is_dir() else target.unlink()
 
-    def forget(self, key: str) -> None:
-        """Open a file anew when it is read next."""
+    def forget(self, prefix: str) -> None:
+        """Open files anew when they are read next."""
         with self._guard():
-            if key in self._files:
+            for key in [k for k in self._files if k.startswith(prefix)]:
                 os.close(self._files.pop(key))
 
     def seconds_since_change(self, prefix: str) -> float:

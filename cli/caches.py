@@ -57,7 +57,7 @@ def _note(cache: FeatureCache) -> str | None:
                 "from afar every time"
             )
         return f"{note}, the rest is kept there once it is read"
-    if "://" in cache.path:
+    if not cache.storage.is_local:
         return (
             f"its {bytes_text(size)} are read over the network in every epoch and every run; "
             "--local-copy FOLDER keeps what was read once"

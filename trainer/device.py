@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import get_args
@@ -64,6 +65,17 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
     if dtype == torch.float32:
         return nullcontext()
     return torch.autocast(device.type, dtype=dtype)
+
+
+def keep_few_kernels() -> None:
+    """Let oneDNN forget all but 64 of its compiled kernels, where it has not been used yet.
+
+    On CPUs it compiles one for every new shape of a product in bfloat16, a third of a millisecond
+    each. Batches of ragged rows bring new shapes all the time, and 1,024 of them, as many as it
+    keeps by itself, took 0.8 GB.
+    """
+    for variable in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(variable, "64")
 
 
 def _gains_from_bfloat16(device: torch.device) -> bool:

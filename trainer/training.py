@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from cache_schema import Progress, SilentProgress, keep_few_kernels, keep_freed_memory
+from cache_schema import Progress, SilentProgress, keep_freed_memory
 
 from .checkpoint import load_newest
 from .config import FitConfig
 from .data import FitData, open_data
-from .device import resolve_device, resolve_precision
+from .device import keep_few_kernels, resolve_device, resolve_precision
 from .durable import write_text_durably
 from .loader import BatchLoader
 from .loop import TrainingLoop

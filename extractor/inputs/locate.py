@@ -16,6 +16,8 @@ from typing import Literal
 
 from pydantic import JsonValue
 
+from cache_schema import looks_like_url
+
 from .config import DataConfig, Role
 from .docstrings import BUILDER_VERSION
 from .errors import DataError, DataNotFoundError
@@ -183,7 +185,7 @@ def _locate_entry(entry: str, reads: Sequence[Role]) -> list[Location]:
     hub = _HUB_ID.fullmatch(text)
     if hub and path.suffix.lower() not in KINDS and not path.parent.is_dir():
         return [Location("hub", split, hub_id=hub[1], hub_config=hub[2])]
-    if "://" in text:
+    if looks_like_url(text):
         raise DataNotFoundError(
             f"{text}: data is read from files and folders of this machine and from the hub. Copy "
             "it here, or mount the place as a folder; the cache may be written to a URL."
