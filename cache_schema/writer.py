@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -22,6 +23,7 @@ from .shard import ShardContents, write_arrays
 from .storage import Storage, open_storage
 
 MANIFEST_KEY = "zarr.json"
+_LOOKS = 20  # at a manifest that another writer has just begun
 _OWN = (MANIFEST_KEY, "shards", "receipts", CLAIMS)
 
 
@@ -48,9 +50,15 @@ class CacheWriter:
             if storage.size(f"{group}/zarr.json") is None:
                 storage.write_once(f"{group}/zarr.json", group_document())
         root = group_document(manifest)
-        if storage.write_once(MANIFEST_KEY, root):
-            return cls(storage, manifest)
-        present = read_manifest(storage)
+        present = None
+        for _ in range(_LOOKS):
+            if storage.write_once(MANIFEST_KEY, root):
+                return cls(storage, manifest)
+            present = read_manifest(storage)
+            if present is not None:
+                break
+            # Another writer's, that cannot be read yet or was given up just now; or a foreign one.
+            time.sleep(0.1)
         if present is None:
             raise CacheError(f"{path}: a zarr.json of something else lies here. Use another path.")
         if present.identity != manifest.identity:
