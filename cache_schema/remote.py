@@ -203,11 +203,12 @@ def _options(protocol: str) -> dict[str, Any]:
     # A server that accepts and does not answer is given up in two minutes instead of seven.
     patience = {"connect_timeout": 10, "read_timeout": 20}
     return {
+        "use_listings_cache": False,  # others write here too
         "config_kwargs": {
             "max_pool_connections": RemoteStorage.parallel_reads,
             **patience,
             **unset,
-        }
+        },
     }
 
 
